@@ -1,0 +1,81 @@
+"""Argument checks shared by every public function: each names the argument, what came and the fix."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+
+def describe(value: object) -> str:
+    """Say in a few words what an argument is, for error messages."""
+    if isinstance(value, Tensor):
+        return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
+    return f"{type(value).__name__} {value!r}"
+
+
+def check_tensor(
+    value: object, name: str, shape: str, *, ndim: int | tuple[int, ...], floating: bool = False
+) -> Tensor:
+    """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name."""
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: "
+            "convert it with torch.as_tensor"
+        )
+    ranks = (ndim,) if isinstance(ndim, int) else ndim
+    if value.ndim not in ranks:
+        raise ValueError(
+            f"{name} must have shape {shape}, got {describe(value)}: add or remove axes to match"
+        )
+    if floating and not value.is_floating_point():
+        raise TypeError(f"{name} must be floating point, got {describe(value)}: call .float() on it")
+    return value
+
+
+def check_same(value: Tensor, name: str, other: Tensor, other_name: str) -> None:
+    """Raise unless two tensors share the batch size and the device."""
+    if value.shape[0] != other.shape[0]:
+        raise ValueError(
+            f"{name} has batch size {value.shape[0]} but {other_name} has {other.shape[0]}: "
+            "pass the same images in both"
+        )
+    if value.device != other.device:
+        raise ValueError(
+            f"{name} is on {value.device} but {other_name} is on {other.device}: "
+            f"move {name} with .to({other_name}.device)"
+        )
+
+
+def check_finite(value: Tensor, name: str) -> None:
+    """Raise if a tensor holds NaN or infinity (waits for the device once)."""
+    # A sum is NaN or infinite if any term is: one pass and no boolean copy. Finite values can
+    # overflow the sum, so only a suspicious sum pays for the exact test.
+    if not math.isfinite(float(value.sum())) and not bool(torch.isfinite(value).all()):
+        raise ValueError(
+            f"{name} holds NaN or infinity: find the layer that produced it, or pass torch.nan_to_num({name})"
+        )
+
+
+def check_positive(value: float, name: str) -> None:
+    """Raise unless a number is finite and above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be above 0 and finite, got {value!r}: pass a positive number")
+
+
+def check_range(value: float, name: str, low: float, high: float) -> None:
+    """Raise unless ``low <= value <= high``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}: pass a number in that range")
+
+
+def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:
+    """Raise unless ``value`` is one of the named choices."""
+    if value not in choices:
+        wanted = ", ".join(repr(choice) for choice in choices)
+        raise ValueError(f"{name} must be one of {wanted}, got {value!r}: choose one of them")
