@@ -1,0 +1,170 @@
+"""Class-average pooling: one mean feature vector per class of a mask (the paper's CAP, appendix A.1)."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import check_choice, check_finite, check_same, check_tensor, describe
+
+Assign = Literal["area", "majority"]
+
+
+class ClassCentroids(NamedTuple):
+    """Result of :func:`class_avg_pool`."""
+
+    vectors: Tensor
+    """(B, C, D) mean feature vector of each class, zeros where a class is absent."""
+    counts: Tensor
+    """(B, C) feature cells that carry each class (fractional with ``assign="area"``); 0 = absent."""
+
+
+def class_avg_pool(
+    features: Tensor,
+    mask: Tensor,
+    *,
+    num_classes: int,
+    ignore_index: int = 255,
+    assign: Assign = "area",
+) -> ClassCentroids:
+    """Average the feature vectors of the pixels that carry each class (paper, appendix A.1).
+
+    Parameters
+    ----------
+    features : Tensor, (B, D, h, w), floating point
+        Feature map at any resolution. fp16 and bf16 are averaged in float32.
+    mask : Tensor, (B, H, W), integer (or floating point with whole numbers)
+        Class of each pixel in ``0 .. num_classes - 1``, or ``ignore_index``. Any resolution: features and
+        mask both span the whole image.
+    num_classes : int
+        Number of classes C.
+    ignore_index : int
+        Label of pixels that take part in nothing.
+    assign : {"area", "majority"}
+        ``"area"`` (default, our choice): each cell counts by the share of its pixels in the class, which is
+        the mean over the H x W pixels of the nearest-enlarged features, so a class smaller than a cell
+        keeps its centroid. ``"majority"`` (the released code): a cell counts for its most frequent label,
+        ties to the lowest, and not at all where that is ``ignore_index``.
+
+    Returns
+    -------
+    ClassCentroids
+        ``vectors`` (B, C, D) in the dtype of ``features``, ``counts`` (B, C) float32 (float64 for float64).
+        Gradients flow to ``features``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong rank or dtype, different batch sizes or devices, labels out of range, non-finite features.
+
+    Notes
+    -----
+    The host waits for the device twice, to check the features and the labels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine import class_avg_pool
+    >>> features = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # 1 image, 2 channels, 1 x 2 cells
+    >>> mask = torch.tensor([[[0, 0, 0, 1]]])  # 1 x 4 pixels: class 1 has half of the second cell
+    >>> vectors, counts = class_avg_pool(features, mask, num_classes=3)
+    >>> vectors[0].tolist(), counts[0].tolist()
+    ([[1.6666666269302368, 0.6666666865348816], [3.0, 2.0], [0.0, 0.0]], [1.5, 0.5, 0.0])
+    """
+    check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
+    labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
+    check_same(labels, "mask", features, "features")
+    check_choice(assign, "assign", ("area", "majority"))
+    check_finite(features.detach(), "features")
+    labels = torch.where(labels == ignore_index, num_classes, labels)
+    with torch.autocast(device_type=features.device.type, enabled=False):
+        weights = cell_weights(labels, features.shape[-2:], num_classes=num_classes, assign=assign)
+        wide = features if features.dtype == torch.float64 else features.float()
+        vectors, counts = pool(wide, weights.to(wide.dtype))
+    return ClassCentroids(vectors.to(features.dtype), counts)
+
+
+def check_mask(mask: Tensor, name: str, *, num_classes: int, ignore_index: int) -> Tensor:
+    """Return a (B, H, W) mask as int64 after checking its type and labels (waits for the device once)."""
+    check_tensor(mask, name, "(B, H, W)", ndim=3)
+    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+        raise ValueError(
+            f"num_classes must be a positive int, got {describe(num_classes)}: pass the number of classes"
+        )
+    if mask.dtype == torch.bool or mask.is_complex():
+        raise TypeError(f"{name} must hold labels, got {describe(mask)}: pass integers")
+    labels = mask.long()
+    if labels.numel() == 0:
+        return labels
+    wrong = (labels != ignore_index) & ((labels < 0) | (labels >= num_classes))
+    broken = labels != mask if mask.is_floating_point() else torch.zeros_like(wrong[:1])
+    has_wrong, has_broken = torch.stack((wrong.any(), broken.any())).tolist()
+    if has_broken:
+        raise ValueError(f"{name} holds values that are no whole numbers: pass labels, not probabilities")
+    if has_wrong:
+        raise ValueError(
+            f"{name} holds the label {int(labels[wrong][0])}, outside 0..{num_classes - 1} and not "
+            f"ignore_index {ignore_index}: raise num_classes or set ignore_index"
+        )
+    return labels
+
+
+def cell_weights(
+    labels: Tensor,
+    grid: torch.Size | tuple[int, int],
+    *,
+    num_classes: int,
+    assign: Assign = "area",
+    multiple: int | None = None,
+) -> Tensor:
+    """(B, C, h * w) weight of each feature cell in each class, in feature cells.
+
+    ``labels`` (B, H, W) int64 in ``0 .. num_classes``; ``num_classes`` itself stands for "takes no part".
+    ``multiple`` serves parity with the released code, whose majority vote first enlarges the mask to a
+    multiple of the ViT patch (USS) or, as here by default, of the grid (WSS).
+    """
+    batch = labels.shape[0]
+    cells = grid[0] * grid[1]
+    if assign == "majority":
+        units = (multiple, multiple) if multiple else grid
+        labels = _enlarge(labels, *(-(-size // unit) * unit for size, unit in zip(labels.shape[1:], units)))
+    # A mask coarser than the features: every cell reads the label under it.
+    labels = _enlarge(labels, *(max(size, cell) for size, cell in zip(labels.shape[1:], grid)))
+    height, width = labels.shape[1:]
+    # A pixel lies in the cell that nearest-neighbour enlargement of the features gives it; the vote of the
+    # released code cuts its windows at floor(i * size / cells) instead, which is one pixel off at times.
+    late = 0 if assign == "area" else 1
+    rows = ((torch.arange(height, device=labels.device) + late) * grid[0] - late) // height
+    columns = ((torch.arange(width, device=labels.device) + late) * grid[1] - late) // width
+    cell = rows[:, None] * grid[1] + columns
+    slots = num_classes + 1
+    image = torch.arange(batch, device=labels.device)[:, None, None]
+    index = (image * slots + labels) * cells + cell
+    # Whole counts in float32 are exact whatever the order of the additions: deterministic on every device.
+    counts = torch.zeros(batch * slots * cells, device=labels.device)
+    counts.scatter_add_(0, index.flatten(), torch.ones((), device=labels.device).expand(index.numel()))
+    counts = counts.view(batch, slots, cells)
+    if assign == "majority":
+        winner = counts.argmax(1, keepdim=True)  # argmax returns the first of equals: the lowest label
+        return torch.zeros_like(counts).scatter_(1, winner, 1.0)[:, :num_classes]
+    return counts[:, :num_classes] * (cells / (height * width))
+
+
+def _enlarge(labels: Tensor, height: int, width: int) -> Tensor:
+    """Nearest-neighbour enlargement of labels (B, H, W)."""
+    if labels.shape[1:] == (height, width):
+        return labels
+    rows = torch.arange(height, device=labels.device) * labels.shape[1] // height
+    columns = torch.arange(width, device=labels.device) * labels.shape[2] // width
+    return labels[:, rows[:, None], columns]
+
+
+def pool(features: Tensor, weights: Tensor) -> ClassCentroids:
+    """Weighted mean of checked features (B, D, h, w) with cell weights (B, C, h * w)."""
+    sums = weights @ features.flatten(2).mT
+    counts = weights.sum(-1)
+    # An absent class has sum zero; the clamp only avoids 0 / 0.
+    smallest = 0.5 / max(weights.shape[-1], 1) ** 2
+    return ClassCentroids(sums / counts.clamp_min(smallest)[..., None], counts)

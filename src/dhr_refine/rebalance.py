@@ -1,0 +1,404 @@
+"""The two rebalancing steps: USS features part unlike classes (Eq. 3), WSS features alike ones (Eq. 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._checks import check_finite, check_positive, check_range, check_same, check_tensor, describe
+from .pooling import ClassCentroids, cell_weights, check_mask, pool
+from .recipe import Recipe
+from .transport import early_stopped_weights, minmax, solve
+
+# The released code votes on a mask enlarged to whole patches of a ViT-S/14.
+_RELEASED_PATCH = 14
+
+
+class Rebalanced(NamedTuple):
+    """Result of :func:`uss_rebalance` and :func:`wss_rebalance`."""
+
+    scores: Tensor
+    """(B, C, h, w) float32 class scores on the feature grid, zeros for absent classes."""
+    centroids: Tensor
+    """(B, C, D) class-average features; the levels of a list side by side. Zeros for absent classes."""
+    present: Tensor
+    """(B, C) bool, whether the mask carries the class."""
+
+
+class Context(NamedTuple):
+    """A mask prepared for rebalancing: what both steps need to know about it, computed once."""
+
+    labels: Tensor  # (B, H, W) int64, num_classes = takes no part
+    inside: Tensor | None  # (B, H, W) bool, pixels inside the crop boxes; None = all
+    num_classes: int
+    background: int | None
+    class_mass: Tensor  # (B, C) marginal of the transport, zero for absent classes
+
+
+def uss_rebalance(
+    features: Tensor,
+    mask: Tensor,
+    *,
+    num_classes: int,
+    background: int | None = 0,
+    ignore_index: int = 255,
+    valid: Tensor | None = None,
+    reg: float = 0.1,
+    recipe: Recipe | None = None,
+) -> Rebalanced:
+    """Separate unlike classes by class-agnostic features (paper, Eq. 3).
+
+    Pools the features per class of the mask, compares every cell with every centroid
+    (``S = ReLU(cos)``) and multiplies by the transport plan of S: ``f_OT(S) * S``.
+
+    Parameters
+    ----------
+    features : Tensor, (B, D, h, w), floating point
+        USS features (DINO, STEGO, CAUSE, ...) of the images that the mask shows.
+    mask : Tensor, (B, H, W), integer
+        M_init, labels ``0 .. num_classes - 1`` or ``ignore_index``, at any resolution.
+    num_classes : int
+        Number of classes C. Memory grows with C: pass only the classes at hand, as ``refine_mask`` does.
+    background : int or None
+        Label of the background, whose class mass is its area share in the default recipe; None if there
+        is no background class.
+    ignore_index : int
+        Label of pixels whose class is unknown. They feed no centroid but receive scores.
+    valid : bool Tensor, (B, H, W), optional
+        Pixels that exist (the crop box of a padded image). Default: all.
+    reg : float
+        Entropic regulariser of the transport.
+    recipe : Recipe, optional
+        Choices that the paper leaves open; the default is ``Recipe()``.
+
+    Returns
+    -------
+    Rebalanced
+        ``scores`` (B, C, h, w), ``centroids`` (B, C, D), ``present`` (B, C). No gradients.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong ranks, batch sizes, devices or labels; non-finite features; ``reg`` not positive.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine import uss_rebalance
+    >>> features = torch.tensor([[[[1.0, 1.0, 0.1, 0.0]], [[0.0, 0.1, 1.0, 1.0]]]])
+    >>> mask = torch.tensor([[[0, 0, 255, 1]]])
+    >>> result = uss_rebalance(features, mask, num_classes=2)
+    >>> result.scores.argmax(1).tolist()
+    [[[0, 0, 1, 1]]]
+    """
+    recipe = Recipe() if recipe is None else recipe
+    check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
+    context = _checked_context(
+        features, mask, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
+    )
+    check_finite(features, "features")
+    with torch.no_grad(), torch.autocast(device_type=features.device.type, enabled=False):
+        return rebalance_uss(features, context, reg=reg, recipe=recipe)
+
+
+def wss_rebalance(
+    scores: Tensor,
+    features: Tensor | Sequence[Tensor],
+    mask: Tensor,
+    *,
+    uss_centroids: Tensor,
+    tau: float = 0.8,
+    background: int | None = 0,
+    ignore_index: int = 255,
+    valid: Tensor | None = None,
+    reg: float = 0.1,
+    recipe: Recipe | None = None,
+) -> Rebalanced:
+    """Separate alike classes by the classifier's own features (paper, Eq. 4).
+
+    Classes whose USS centroids are closer than ``tau`` form a group; inside each group the scores are
+    multiplied by the transport plan of the WSS similarities of its classes. Other classes keep their scores.
+
+    Parameters
+    ----------
+    scores : Tensor, (B, C, h, w), floating point
+        Scores of :func:`uss_rebalance`.
+    features : Tensor (B, D, u, v) or list of such tensors
+        WSS features; the similarities of several levels are averaged.
+    mask : Tensor, (B, H, W), integer
+        M_init, as in :func:`uss_rebalance`.
+    uss_centroids : Tensor, (B, C, D')
+        Centroids of :func:`uss_rebalance`.
+    tau : float
+        Cosine in [-1, 1] above which two classes are alike; 0.8 in the paper.
+    background, ignore_index, valid, reg, recipe
+        As in :func:`uss_rebalance`.
+
+    Returns
+    -------
+    Rebalanced
+        ``scores`` (B, C, h, w), ``centroids`` (B, C, sum of D), ``present`` (B, C). No gradients.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As :func:`uss_rebalance`, and ``tau`` outside [-1, 1], an empty list of levels, scores or centroids
+        that do not fit together.
+
+    Notes
+    -----
+    The host waits for the device once more than for the checks, to count the groups, and in the transport.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine import uss_rebalance, wss_rebalance
+    >>> uss = torch.tensor([[[[1.0, 1.0, 1.0, 0.9]], [[0.5, 0.5, 0.6, 0.5]]]])  # cannot tell the classes
+    >>> wss = torch.tensor([[[[1.0, 0.9, 0.1, 0.0]], [[0.0, 0.1, 0.9, 1.0]]]])  # can
+    >>> mask = torch.tensor([[[0, 255, 255, 1]]])
+    >>> first = uss_rebalance(uss, mask, num_classes=2)
+    >>> wss_rebalance(first.scores, wss, mask, uss_centroids=first.centroids).scores.argmax(1).tolist()
+    [[[0, 0, 1, 1]]]
+    """
+    recipe = Recipe() if recipe is None else recipe
+    check_tensor(scores, "scores", "(B, C, h, w)", ndim=4, floating=True)
+    check_tensor(uss_centroids, "uss_centroids", "(B, C, D)", ndim=3, floating=True)
+    check_range(tau, "tau", -1.0, 1.0)
+    if uss_centroids.shape[:2] != scores.shape[:2]:
+        raise ValueError(
+            f"uss_centroids has {tuple(uss_centroids.shape[:2])} images and classes but scores has "
+            f"{tuple(scores.shape[:2])}: pass both from the same uss_rebalance call"
+        )
+    check_same(uss_centroids, "uss_centroids", scores, "scores")
+    levels = check_levels(features, "features")
+    for position, level in enumerate(levels):
+        check_same(level, f"features[{position}]", scores, "scores")
+        check_finite(level, f"features[{position}]")
+    context = _checked_context(
+        scores, mask, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
+    )
+    check_finite(scores, "scores")
+    check_finite(uss_centroids, "uss_centroids")
+    with torch.no_grad(), torch.autocast(device_type=scores.device.type, enabled=False):
+        groups = group_classes(similarity(uss_centroids.float()), tau, context, recipe)
+        return rebalance_wss(scores.float(), levels, context, groups, reg=reg, recipe=recipe)
+
+
+def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
+    """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors."""
+    if isinstance(features, Tensor):
+        return [check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True)]
+    if not isinstance(features, Sequence) or len(features) == 0:
+        raise TypeError(
+            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: "
+            "pass at least one map"
+        )
+    return [
+        check_tensor(level, f"{name}[{position}]", "(B, D, h, w)", ndim=4, floating=True)
+        for position, level in enumerate(features)
+    ]
+
+
+def _checked_context(
+    reference: Tensor,
+    mask: Tensor,
+    num_classes: int,
+    background: int | None,
+    ignore_index: int,
+    valid: Tensor | None,
+    *,
+    recipe: Recipe,
+    reg: float,
+) -> Context:
+    check_positive(reg, "reg")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
+    labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
+    check_same(labels, "mask", reference, "scores" if reference.shape[1] == num_classes else "features")
+    if background is not None and not 0 <= background < num_classes:
+        raise ValueError(
+            f"background must be None or a label in 0..{num_classes - 1}, got {background}: "
+            "pass None where there is no background class"
+        )
+    if valid is not None:
+        if not isinstance(valid, Tensor) or valid.dtype != torch.bool or valid.shape != labels.shape:
+            raise ValueError(
+                f"valid must be a bool tensor of the shape of mask {tuple(labels.shape)}, got "
+                f"{describe(valid)}: pass True where a pixel exists"
+            )
+        check_same(valid, "valid", labels, "mask")
+    labels = torch.where(labels == ignore_index, num_classes, labels)
+    return make_context(labels, valid, num_classes=num_classes, background=background, recipe=recipe)
+
+
+def make_context(
+    labels: Tensor, inside: Tensor | None, *, num_classes: int, background: int | None, recipe: Recipe
+) -> Context:
+    """Prepare a checked mask: ``labels`` (B, H, W) in ``0 .. num_classes``, the last meaning no part."""
+    if inside is not None:
+        labels = torch.where(inside, labels, num_classes)
+    area = torch.zeros(labels.shape[0], num_classes + 1, device=labels.device)
+    flat = labels.flatten(1)
+    area.scatter_add_(1, flat, torch.ones((), device=labels.device).expand(flat.shape))
+    area = area[:, :num_classes]
+    mass = (area > 0).float()
+    if recipe.marginal == "background" and background is not None:
+        mass[:, background] = 0.0
+        things = mass.sum(-1, keepdim=True)
+        share = area[:, background : background + 1] / area.sum(-1, keepdim=True).clamp_min(1.0)
+        mass = mass * (1.0 - share) / things.clamp_min(1.0)
+        mass[:, background : background + 1] = share
+    mass = mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)
+    return Context(labels, inside, num_classes, background, mass)
+
+
+def _cell_mass(context: Context, grid: torch.Size, recipe: Recipe) -> Tensor | None:
+    """(B, h * w) share of each cell's pixels inside the box, sums to 1; None where every pixel is."""
+    if context.inside is None or recipe.geometry == "released":
+        return None
+    outside = (~context.inside).long()
+    share = cell_weights(outside, grid, num_classes=1)[:, 0]
+    return share / share.sum(-1, keepdim=True).clamp_min(1e-12)
+
+
+def _pool(
+    features: Tensor, context: Context, recipe: Recipe, *, multiple: int | None = None
+) -> ClassCentroids:
+    weights = cell_weights(
+        context.labels,
+        features.shape[-2:],
+        num_classes=context.num_classes,
+        assign=recipe.assign,
+        multiple=multiple,
+    )
+    return pool(features, weights)
+
+
+def _heatmaps(features: Tensor, centroids: Tensor, recipe: Recipe) -> Tensor:
+    """(B, C, h, w) similarity of every cell and every centroid, as one matrix product."""
+    cells = features.flatten(2)
+    norms = torch.linalg.vector_norm(cells, dim=1, keepdim=True).clamp_min(1e-12)
+    cosine = (F.normalize(centroids, dim=-1) @ cells) / norms
+    if recipe.heatmap == "minmax":
+        heat = minmax(cosine, torch.ones_like(cosine[:, :, :1], dtype=torch.bool))
+    else:
+        heat = cosine.relu()
+    return heat.unflatten(-1, features.shape[-2:])
+
+
+def _weights(
+    scores: Tensor, context: Context, classes: Tensor, cells: Tensor | None, *, reg: float, recipe: Recipe
+) -> Tensor:
+    """(B, C, h, w) what "multiply by the plan" multiplies by; ``classes`` (B, C) are the class masses."""
+    flat = scores.flatten(2)
+    if recipe.plan == "minmax":
+        everywhere = torch.ones_like(flat[:, 0], dtype=torch.bool)
+        weights = early_stopped_weights(flat, everywhere, classes > 0)
+    else:
+        weights = solve(flat, cells, classes, reg=reg, tol=1e-3).shares
+    return weights.reshape(scores.shape)
+
+
+def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Recipe) -> Rebalanced:
+    """:func:`uss_rebalance` on checked input."""
+    features = features.float()
+    multiple = _RELEASED_PATCH if recipe.assign == "majority" else None
+    centroids, counts = _pool(features, context, recipe, multiple=multiple)
+    present = counts > 0
+    heat = _heatmaps(features, centroids, recipe)
+    if recipe.transport == "each":
+        mass = _renormalise(context.class_mass * present)
+        cells = _cell_mass(context, features.shape[-2:], recipe)
+        heat = heat * _weights(heat, context, mass, cells, reg=reg, recipe=recipe)
+    return Rebalanced(heat * present[..., None, None], centroids, present)
+
+
+def similarity(centroids: Tensor) -> Tensor:
+    """(B, C, C) cosine between class centroids (B, C, D); 0 for absent classes."""
+    units = F.normalize(centroids, dim=-1)
+    return units @ units.mT
+
+
+def group_classes(alike: Tensor, tau: float, context: Context, recipe: Recipe) -> Tensor:
+    """(B, C, C) bool: row i is the group of class i, a class of its own where it resembles no other."""
+    count = alike.shape[-1]
+    eye = torch.eye(count, dtype=torch.bool, device=alike.device)
+    linked = alike > tau
+    # Absent classes have similarity 0, which a tau below 0 would otherwise link.
+    present = alike.diagonal(dim1=1, dim2=2) > 0.5
+    linked = linked & present[:, :, None] & present[:, None, :]
+    if context.background is not None and not recipe.group_background:
+        linked[:, context.background] = False
+        linked[:, :, context.background] = False
+    if recipe.groups == "rows":
+        return torch.triu(linked | (eye & present[:, :, None]))
+    linked = linked | eye
+    # Squaring doubles the length of the paths that are followed.
+    for _ in range(max(count - 1, 1).bit_length()):
+        linked = (linked.float() @ linked.float()) > 0
+    return linked
+
+
+def rebalance_wss(
+    scores: Tensor,
+    levels: Sequence[Tensor],
+    context: Context,
+    groups: Tensor,
+    *,
+    reg: float,
+    recipe: Recipe,
+) -> Rebalanced:
+    """:func:`wss_rebalance` on checked input, for groups already found (:func:`group_classes`)."""
+    grid = scores.shape[-2:]
+    heat = torch.zeros_like(scores)
+    pooled: list[Tensor] = []
+    present = context.class_mass > 0
+    for features in levels:
+        features = features.float()
+        if recipe.geometry == "released":
+            features = F.interpolate(features, grid, mode="bilinear", align_corners=True)
+        centroids, counts = _pool(features, context, recipe)
+        level = _heatmaps(features, centroids, recipe)
+        # Resizing the few score maps, not the many channels, and pooling at the level's own resolution.
+        if level.shape[-2:] != grid:
+            level = F.interpolate(level, grid, mode="bilinear", antialias=_shrinks(level, grid))
+        heat += level / len(levels)
+        pooled.append(centroids)
+        present = present & (counts > 0)
+    if recipe.heatmap == "minmax":
+        everywhere = torch.ones_like(heat[:, :, :1, 0], dtype=torch.bool)
+        heat = minmax(heat.flatten(2), everywhere).reshape(heat.shape)
+
+    cells = _cell_mass(context, grid, recipe)
+    sizes = groups.sum(-1)
+    # A connected group stands in the rows of all its members: its lowest member speaks for it. Rows of the
+    # released triangle start at their own class, so the same test keeps all of them.
+    leader = groups.int().argmax(-1) == torch.arange(groups.shape[-1], device=groups.device)
+    image, row = ((sizes > 1) & leader).nonzero(as_tuple=True)
+    if image.numel():
+        members = groups[image, row]
+        mass = _renormalise(context.class_mass[image] * members)
+        inner = _weights(
+            heat[image], context, mass, None if cells is None else cells[image], reg=reg, recipe=recipe
+        )
+        inner = torch.where((mass > 0)[..., None, None], inner, 1.0)
+        target = image[:, None, None, None].expand_as(inner)
+        scores = scores * torch.ones_like(scores).scatter_reduce(0, target, inner, reduce="prod")
+    if recipe.transport == "last":
+        mass = _renormalise(context.class_mass * (scores.flatten(2).amax(-1) > 0))
+        scores = scores * _weights(scores, context, mass, cells, reg=reg, recipe=recipe)
+        if recipe.heatmap == "minmax":
+            scores = minmax(scores.flatten(2), (mass > 0)[..., None]).reshape(scores.shape)
+    return Rebalanced(scores, torch.cat(pooled, dim=-1), present)
+
+
+def _shrinks(maps: Tensor, grid: torch.Size) -> bool:
+    return maps.shape[-2] > grid[0] or maps.shape[-1] > grid[1]
+
+
+def _renormalise(mass: Tensor) -> Tensor:
+    return mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)

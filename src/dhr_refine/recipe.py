@@ -1,0 +1,113 @@
+"""The choices that the paper leaves open, as one frozen object: three presets, and room for your own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Literal, get_args, get_type_hints
+
+from ._checks import check_choice, check_range
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Choices inside the DHR step that the paper is silent or ambiguous about.
+
+    ``Recipe()`` is the default, the best of what was measured on real images; :meth:`paper` is the literal
+    reading of the equations; :meth:`released` is the arithmetic of the authors' released code, made
+    runnable. Derive your own with :func:`dataclasses.replace`.
+
+    Attributes
+    ----------
+    classes : {"tags", "mask"}
+        Which classes take part in steps 2 and 3: the image tags and the background (paper), or the labels
+        that M_init carries (released).
+    assign : {"area", "majority"}
+        How class-average pooling brings a mask to the feature grid, see :func:`class_avg_pool`.
+    heatmap : {"relu", "minmax"}
+        Similarity of features and centroids: ReLU(cos) (Eq. 3), or cos scaled to 0..1 per class (released).
+    plan : {"share", "minmax"}
+        What "multiply by the plan" means: each pixel's share per class of the converged plan, or the plan
+        of a Sinkhorn loop that stops after about two rounds, scaled to 0..1 per class (released).
+    marginal : {"background", "uniform"}
+        Class masses of the transport in steps 2 and 3: the background keeps its area share of M_init and
+        the other classes split the rest equally, or all classes get the same.
+    transport : {"each", "last"}
+        Transport on the USS scores before the WSS step (Eq. 3), or once on the final product (released).
+    groups : {"connected", "rows"}
+        Classes alike to the USS features: connected components of cos > tau, or each row of its upper
+        triangle, which overlap and depend on the class order (released).
+    group_background : bool
+        Whether the background can join a group.
+    prior : float
+        Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
+    normalise : bool
+        Whether the scores of a pixel are brought to sum 1 before the boundary tool.
+    geometry : {"centred", "released"}
+        How grids are enlarged: bilinear with half-pixel centres, or as released (nearest CAMs cut at whole
+        cells, bilinear with aligned corners elsewhere).
+
+    Raises
+    ------
+    ValueError, TypeError
+        A choice that does not exist, ``prior`` outside [0, 1], a flag that is no bool.
+
+    References
+    ----------
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing in Inter- and Intra-Class Regions for
+    Weakly-Supervised Semantic Segmentation, ECCV 2024, section 3.2 and appendix A.
+
+    Examples
+    --------
+    >>> from dataclasses import replace
+    >>> from dhr_refine import Recipe
+    >>> replace(Recipe(), prior=0.0).prior
+    0.0
+    """
+
+    classes: Literal["tags", "mask"] = "tags"
+    assign: Literal["area", "majority"] = "area"
+    heatmap: Literal["relu", "minmax"] = "relu"
+    plan: Literal["share", "minmax"] = "share"
+    marginal: Literal["background", "uniform"] = "background"
+    transport: Literal["each", "last"] = "each"
+    groups: Literal["connected", "rows"] = "connected"
+    group_background: bool = True
+    prior: float = 0.3
+    normalise: bool = True
+    geometry: Literal["centred", "released"] = "centred"
+
+    def __post_init__(self) -> None:
+        """Refuse choices that do not exist."""
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if hints[field.name] is bool:
+                if not isinstance(value, bool):
+                    raise TypeError(f"{field.name} must be a bool, got {value!r}: pass True or False")
+            elif hints[field.name] is not float:
+                check_choice(value, field.name, get_args(hints[field.name]))
+        check_range(self.prior, "prior", 0.0, 1.0)
+
+    @classmethod
+    def paper(cls) -> Recipe:
+        """The equations read literally: uniform marginals, no prior, scores not normalised."""
+        return cls(marginal="uniform", prior=0.0, normalise=False)
+
+    @classmethod
+    def released(cls) -> Recipe:
+        """The authors' released arithmetic, with the unassigned channel inside the seed CRF.
+
+        The released order (channel appended after the CRF) labels nearly every pixel as foreground.
+        """
+        return cls(
+            classes="mask",
+            assign="majority",
+            heatmap="minmax",
+            plan="minmax",
+            marginal="uniform",
+            transport="last",
+            groups="rows",
+            prior=0.0,
+            normalise=False,
+            geometry="released",
+        )

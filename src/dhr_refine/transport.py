@@ -1,0 +1,629 @@
+"""Entropic optimal transport between the pixels of an image and its few classes.
+
+The number of classes K is tiny beside the number of pixels N, so the problem is solved in the K class
+potentials alone (the semi-dual): the pixel marginals hold exactly at every step, and what remains is a
+smooth concave problem in K unknowns, which Newton's method finishes in a handful of passes over the pixels
+where Sinkhorn's alternation needs dozens.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ._checks import (
+    check_choice,
+    check_positive,
+    check_range,
+    check_same,
+    check_tensor,
+    describe,
+)
+
+Method = Literal["newton", "sinkhorn", "pot"]
+
+# Pixels of the first, cheap solve. A thousand well-spread pixels place the potentials within a few per cent.
+_SAMPLE = 1024
+# Below this many pixels the first solve costs as much as it saves.
+_SAMPLE_FROM = 4 * _SAMPLE
+# The kernel exp(score / reg) spans this many e-folds at most in the first step of the annealing.
+_EASY_RANGE = 10.0
+# Smallest marginal that still has a finite logarithm and reciprocal in float32.
+_TINY = 1e-30
+# Largest change of a potential in one step; a step that overshoots divides it by four.
+_MAX_STEP = 16.0
+# Passes that may use the Newton matrix of the subsample before the exact one is worth its cost.
+_FROZEN_PASSES = 3
+
+
+class TransportPlan(NamedTuple):
+    """Result of :func:`sinkhorn_ot`."""
+
+    plan: Tensor
+    """Transported mass, same shape and dtype as the scores, sums to 1 per image."""
+    residual: Tensor
+    """(B,) largest relative error of a class marginal, ``max |sum_n plan - b| / b``."""
+    iterations: Tensor
+    """(B,) int64, passes over all pixels."""
+
+
+class PixelShares(NamedTuple):
+    """Result of :func:`solve`: a plan divided by its pixel masses."""
+
+    shares: Tensor
+    """(B, K, N) share of each class in each pixel, sums to 1 over the classes."""
+    residual: Tensor
+    """(B,) largest relative error of a class marginal."""
+    iterations: Tensor
+    """(B,) int64, passes over all pixels."""
+
+
+class _Problem(NamedTuple):
+    """One batch of transport problems in internal form."""
+
+    z: Tensor  # (B, K, N) scores / reg, -inf for classes that take no part
+    pixels: Tensor | None  # (B, N) pixel mass, None where uniform
+    classes: Tensor  # (B, K) class mass, 0 for classes that take no part
+    valid: Tensor  # (B, K) bool
+
+    def marginal(self, p: Tensor) -> Tensor:
+        """Class mass carried by the pixel shares ``p``; ``sum`` adds pairwise, so float32 is enough."""
+        if self.pixels is None:
+            return p.mean(-1)
+        return (p * self.pixels[:, None]).sum(-1)
+
+    def covariance(self, p: Tensor) -> Tensor:
+        """(B, K, K) second moment of the shares; only steers the step, so its rounding is harmless."""
+        weighted = p / p.shape[-1] if self.pixels is None else p * self.pixels[:, None]
+        return weighted @ p.mT
+
+    def sample(self, index: Tensor) -> _Problem:
+        """The same problem on some of the pixels."""
+        if self.pixels is None:
+            return self._replace(z=self.z[:, :, index])
+        picked = self.pixels[:, index]
+        total = picked.sum(-1, keepdim=True)
+        # A sample that holds no valid pixel of an image falls back to uniform weights there.
+        picked = torch.where(total > 0, picked / total.clamp_min(_TINY), 1.0 / index.numel())
+        return self._replace(z=self.z[:, :, index], pixels=picked)
+
+    def images(self, index: Tensor) -> _Problem:
+        """The same problem on some of the images."""
+        pixels = None if self.pixels is None else self.pixels[index]
+        return _Problem(self.z[index], pixels, self.classes[index], self.valid[index])
+
+    def cooled(self, factor: float) -> _Problem:
+        """The same problem at ``1 / factor`` times the regulariser."""
+        return self._replace(z=self.z * factor)
+
+
+def sinkhorn_ot(
+    scores: Tensor,
+    *,
+    reg: float = 0.1,
+    pixel_mass: Tensor | None = None,
+    class_mass: Tensor | None = None,
+    valid: Tensor | None = None,
+    tol: float = 1e-3,
+    max_iter: int = 1000,
+    method: Method = "newton",
+) -> TransportPlan:
+    r"""Entropic optimal transport between pixels and classes (the paper's f_OT, section 3.2).
+
+    Minimises :math:`\langle T, 1 - S\rangle + \lambda \sum T (\log T - 1)` over plans ``T`` whose sums over
+    classes are the pixel masses ``a`` and whose sums over pixels are the class masses ``b``. ``plan * N`` is
+    each pixel's share per class (for uniform pixel masses), the scale that the rebalancing steps use.
+
+    Parameters
+    ----------
+    scores : Tensor, (B, K, H, W) or (B, K, N), floating point
+        Class scores S, usually in [0, 1]; the cost is ``1 - S``. fp16 and bf16 are computed in float32,
+        float64 in float64.
+    reg : float
+        Entropic regulariser (the paper's lambda = 0.1). Down to 1e-3 for scores in [0, 1] without NaN.
+    pixel_mass : Tensor, (B, H, W) / (B, N) or without B, optional
+        Non-negative mass of each pixel, brought to sum 1. Default: uniform over the valid pixels.
+    class_mass : Tensor, (B, K) or (K,), optional
+        Non-negative mass of each class, brought to sum 1. Default: uniform over the valid classes. A class
+        of mass 0 takes no part.
+    valid : bool Tensor, (B, H, W) or (B, N) for pixels, (B, K) for classes, optional
+        What takes part; everything else gets 0. To mask both, set masses of 0 as well.
+    tol : float
+        Largest relative error of a class marginal to accept. Never tighter than the dtype can resolve
+        (about 7e-7 at ``reg=0.1`` in float32).
+    max_iter : int
+        Passes over all pixels at most.
+    method : {"newton", "sinkhorn", "pot"}
+        ``"newton"``: semi-dual Newton from a subsampled start. ``"sinkhorn"``: log-domain Sinkhorn steps.
+        ``"pot"``: :func:`ot.bregman.sinkhorn_log` of the POT library, image by image, on the CPU and
+        without gradients. All solve the same problem to the same tolerance.
+
+    Returns
+    -------
+    TransportPlan
+        ``plan`` (shape and dtype of ``scores``, sums to 1 per image), ``residual`` (B,), ``iterations`` (B,).
+        An image without a valid pixel or class gets zeros, residual 0 and 0 iterations.
+
+    Raises
+    ------
+    ValueError, TypeError
+        Wrong rank or dtype, mismatched shapes or devices, non-finite scores, negative or non-finite masses,
+        ``reg``, ``tol`` or ``max_iter`` not positive, an unknown method.
+
+    Notes
+    -----
+    Gradients flow to ``scores`` and to both masses, exactly, by differentiating one Newton step at the
+    solution (implicit differentiation); the plan is the same with and without them.
+
+    The host waits for the device once to check the input and once per pass to test convergence (about
+    five passes from cold, two to four after the subsampled start).
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine import sinkhorn_ot
+    >>> scores = torch.tensor([[[0.9, 0.8, 0.2, 0.1], [0.1, 0.2, 0.3, 0.1]]])  # 1 image, 2 classes, 4 pixels
+    >>> plan, residual, iterations = sinkhorn_ot(scores)
+    >>> bool((plan.sum(-1) - 0.5).abs().max() < 1e-3)  # each class gets half of the mass
+    True
+    """
+    check_choice(method, "method", ("newton", "sinkhorn", "pot"))
+    check_positive(reg, "reg")
+    check_positive(tol, "tol")
+    check_range(max_iter, "max_iter", 1, 10**9)
+    check_tensor(scores, "scores", "(B, K, H, W) or (B, K, N)", ndim=(3, 4), floating=True)
+    flat = scores.flatten(2)
+    if scores.dtype != torch.float64:
+        flat = flat.float()
+    pixels, pixel_valid = _pixel_masses(scores, flat, pixel_mass, valid)
+    classes = _class_masses(flat, class_mass, valid, pixel_valid)
+
+    if flat.numel() == 0:
+        zero = flat.new_zeros(flat.shape[0])
+        return TransportPlan(torch.zeros_like(scores), zero, zero.long())
+    low, high = torch.stack(torch.aminmax(flat.detach())).tolist()
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            "scores hold NaN or infinity: find the layer that produced them, or pass torch.nan_to_num(scores)"
+        )
+
+    with torch.autocast(device_type=flat.device.type, enabled=False):
+        shares, residual, iterations = solve(
+            flat,
+            pixels,
+            classes,
+            reg=reg,
+            tol=tol,
+            max_iter=int(max_iter),
+            method=method,
+            score_range=high - low,
+        )
+        plan = shares / flat.shape[-1] if pixels is None else shares * pixels[:, None]
+    return TransportPlan(plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
+
+
+def _pixel_masses(
+    scores: Tensor, flat: Tensor, pixel_mass: Tensor | None, valid: Tensor | None
+) -> tuple[Tensor | None, Tensor | None]:
+    """Bring pixel masses and pixel validity to (B, N), summing to 1 (or 0 without a valid pixel)."""
+    batch, _, size = flat.shape
+    grids = [tuple(scores.shape[2:]), (size,)]
+    mass = None
+    if pixel_mass is not None:
+        check_tensor(pixel_mass, "pixel_mass", "(B, H, W) or (B, N)", ndim=(1, 2, 3), floating=True)
+        if tuple(pixel_mass.shape) in grids:
+            pixel_mass = pixel_mass[None].expand(batch, *pixel_mass.shape)
+        if tuple(pixel_mass.shape[1:]) not in grids or pixel_mass.shape[0] != batch:
+            raise ValueError(
+                f"pixel_mass must match the pixels of scores {tuple(scores.shape)}, got shape "
+                f"{tuple(pixel_mass.shape)}: pass (B, H, W) or (B, N)"
+            )
+        check_same(pixel_mass, "pixel_mass", scores, "scores")
+        _check_mass(pixel_mass, "pixel_mass")
+        mass = pixel_mass.flatten(1).to(flat.dtype)
+    is_pixels = valid is not None and not _masks_classes(scores, flat, valid)
+    pixel_valid = None
+    if valid is not None and is_pixels:
+        pixel_valid = valid.flatten(1)
+        mass = pixel_valid.to(flat.dtype) if mass is None else mass * pixel_valid
+    if mass is None:
+        return None, None
+    total = mass.sum(-1, keepdim=True)
+    return mass / total.clamp_min(_TINY), (total > 0)
+
+
+def _class_masses(
+    flat: Tensor, class_mass: Tensor | None, valid: Tensor | None, any_pixel: Tensor | None
+) -> Tensor:
+    """Bring class masses to (B, K), summing to 1 over the classes that take part (or 0 without any)."""
+    batch, num_classes, size = flat.shape
+    if class_mass is None:
+        mass = flat.new_ones(batch, num_classes)
+    else:
+        check_tensor(class_mass, "class_mass", "(B, K) or (K,)", ndim=(1, 2), floating=True)
+        if class_mass.ndim == 1:
+            class_mass = class_mass[None].expand(batch, -1)
+        if tuple(class_mass.shape) != (batch, num_classes):
+            raise ValueError(
+                f"class_mass must have shape ({batch}, {num_classes}) or ({num_classes},) as scores has "
+                f"{num_classes} classes, got {tuple(class_mass.shape)}: pass one mass per class"
+            )
+        check_same(class_mass, "class_mass", flat, "scores")
+        _check_mass(class_mass, "class_mass")
+        mass = class_mass.to(flat.dtype)
+    if valid is not None and valid.ndim == 2 and tuple(valid.shape) == (batch, num_classes) != (batch, size):
+        mass = mass * valid
+    if any_pixel is not None:
+        mass = mass * any_pixel
+    return mass / mass.sum(-1, keepdim=True).clamp_min(_TINY)
+
+
+def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
+    """Tell whether ``valid`` masks classes (B, K) rather than pixels, and check it."""
+    batch, num_classes, size = flat.shape
+    if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
+        raise TypeError(f"valid must be a bool tensor, got {describe(valid)}: pass mask.bool()")
+    shape = tuple(valid.shape)
+    if shape == (batch, num_classes) == (batch, size):
+        raise ValueError(
+            f"valid of shape {shape} could mask pixels or classes as N = K = {size}: "
+            "pass scores as (B, K, H, W) with a (B, H, W) mask, or class_mass with zeros"
+        )
+    if valid.device != scores.device:
+        raise ValueError(
+            f"valid is on {valid.device} but scores is on {scores.device}: move valid with .to(scores.device)"
+        )
+    if shape == (batch, num_classes):
+        return True
+    if shape in ((batch, size), (batch, *scores.shape[2:])):
+        return False
+    raise ValueError(
+        f"valid must mask pixels {(batch, *scores.shape[2:])} or classes {(batch, num_classes)}, "
+        f"got shape {shape}: match one of them"
+    )
+
+
+def _check_mass(mass: Tensor, name: str) -> None:
+    low, high = torch.stack(torch.aminmax(mass.detach())).tolist() if mass.numel() else (0.0, 0.0)
+    if not (low >= 0 and math.isfinite(high)):
+        raise ValueError(f"{name} must be finite and non-negative, got values in [{low}, {high}]: clamp it")
+
+
+def solve(
+    scores: Tensor,
+    pixels: Tensor | None,
+    classes: Tensor,
+    *,
+    reg: float,
+    tol: float,
+    max_iter: int = 1000,
+    method: Method = "newton",
+    score_range: float = 1.0,
+) -> PixelShares:
+    """Solve checked problems: float scores (B, K, N), masses (B, N) or None and (B, K) that sum to 1.
+
+    The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. The shares
+    of an image are defined in every pixel, also where its mass is zero.
+    """
+    valid = classes > 0
+    # Images without a class keep their zeros: softmax over -inf alone would be NaN.
+    live = valid.any(-1)
+    z = (scores / reg).masked_fill(~valid[..., None] & live[:, None, None], -math.inf)
+    problem = _Problem(z, pixels, classes, valid)
+    eps = torch.finfo(z.dtype).eps
+    tol = max(tol, 0.6 * eps * max(score_range, 1.0) / reg)
+    with torch.no_grad():
+        if method == "pot":
+            return _solve_pot(scores, problem, reg=reg, tol=tol, max_iter=max_iter)
+        detached = problem._replace(
+            z=z.detach(), pixels=None if pixels is None else pixels.detach(), classes=classes.detach()
+        )
+        solver = _newton if method == "newton" else _sinkhorn
+        potentials, shares, residual, iterations = solver(
+            detached, tol=tol, max_iter=max_iter, score_range=score_range / reg
+        )
+    if torch.is_grad_enabled() and (z.requires_grad or classes.requires_grad or _requires_grad(pixels)):
+        shares = _differentiable_shares(problem, potentials, shares)
+    dead = ~live
+    shares = shares.masked_fill(dead[:, None, None], 0.0)
+    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0))
+
+
+def _requires_grad(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.requires_grad
+
+
+def _shares(z: Tensor, potentials: Tensor) -> Tensor:
+    """(B, K, N) share of each class in each pixel."""
+    return torch.softmax(z + potentials[..., None], dim=1)
+
+
+def _log_ratio(classes: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
+    """log(b / m), 0 where a class takes no part."""
+    ratio = classes.clamp_min(_TINY).log() - marginal.clamp_min(_TINY).log()
+    return ratio.masked_fill(~valid, 0.0)
+
+
+def _residual(classes: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
+    error = (marginal - classes).abs() / classes.clamp_min(_TINY)
+    return error.masked_fill(~valid, 0.0).amax(-1)
+
+
+def _newton_matrix(problem: _Problem, p: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K, K) inverse of the scaled semi-dual Hessian L = diag(m) - A, and its scale (B, K), in float64.
+
+    L is a graph Laplacian, so its diagonal is summed from the off-diagonal moments: m - A_kk itself would
+    cancel where the classes hardly overlap. Its free constant is fixed by pinning the largest class, and
+    unit diagonals make the inverse accurate however small the class masses are. Rows of pinned classes and
+    of classes without a part are zero.
+    """
+    flow = problem.covariance(p).double()
+    flow.diagonal(dim1=1, dim2=2).zero_()
+    degree = flow.sum(-1)
+    pinned = torch.nn.functional.one_hot(problem.classes.argmax(-1), flow.shape[-1]).bool()
+    free = problem.valid & ~pinned & (degree > 0)
+    scale = torch.where(free, degree, 1.0).rsqrt() * free
+    matrix = -scale[:, :, None] * flow * scale[:, None, :]
+    # The ridge is far below any step that matters; it keeps an isolated pair of classes invertible.
+    matrix.diagonal(dim1=1, dim2=2).fill_(1 + 1e-14)
+    return torch.linalg.inv_ex(matrix).inverse, scale
+
+
+def _direction(inverse: Tensor, scale: Tensor, classes: Tensor, m: Tensor, log_ratio: Tensor) -> Tensor:
+    """Newton step (B, K) on the log residual: L d = r - m sum(r) with r = m log(b / m).
+
+    Where it does not climb the semi-dual, the plain Newton step (right side b - m) does; where the matrix is
+    singular beyond use, a Sinkhorn step takes its place.
+    """
+    ratio, mass = log_ratio.double(), m.double()
+    side = mass * ratio
+    side = side - mass * side.sum(-1, keepdim=True)
+    gap = torch.where(log_ratio == 0, 0.0, classes - m).double()
+    steps = scale[..., None] * (inverse @ (scale[..., None] * torch.stack((side, gap), dim=-1)))
+    climbs = (gap[..., None] * steps).sum(1) > 0  # (B, 2); False for NaN
+    step = torch.where(climbs[:, :1], steps[..., 0], steps[..., 1])
+    usable = climbs.any(-1, keepdim=True) & torch.isfinite(step).all(-1, keepdim=True)
+    # Adding a constant changes nothing; centred steps lose least to the limit on their length.
+    low = step.amin(-1, keepdim=True)
+    step = (step - (low + step.amax(-1, keepdim=True)) / 2) * (scale.sum(-1, keepdim=True) > 0)
+    limit = 1e4 * _MAX_STEP  # float32 must not overflow before the step is shortened
+    longest = step.abs().amax(-1, keepdim=True).clamp_min(limit)
+    return torch.where(usable, step * (limit / longest), ratio).to(m.dtype)
+
+
+def _clip(step: Tensor, radius: Tensor) -> Tensor:
+    """Shorten a step (B, K) so that no potential moves by more than the radius (B, 1)."""
+    return step * (radius / step.abs().amax(-1, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
+
+
+def _newton(
+    problem: _Problem, *, tol: float, max_iter: int, score_range: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Semi-dual Newton; returns potentials (B, K), shares (B, K, N), residual (B,), passes (B,)."""
+    size = problem.z.shape[-1]
+    start = problem.classes.clamp_min(_TINY).log().masked_fill(~problem.valid, 0.0)
+    sampled = problem
+    if size >= _SAMPLE_FROM:
+        sampled = problem.sample(_spread(size, _SAMPLE, problem.z.device))
+    # Annealing: the potentials scale with 1 / reg, so each easier problem starts the next.
+    steps = max(0, math.ceil(math.log(max(score_range / _EASY_RANGE, 1.0)) / math.log(4.0)))
+    for step in range(steps):
+        factor = 4.0 ** (step - steps)
+        start = _climb(sampled.cooled(factor), start, tol=1e-1, max_iter=50)[0] * 4.0
+    if sampled is problem:
+        return _climb(problem, start, tol=tol, max_iter=max_iter)
+    start, p, _, _ = _climb(sampled, start, tol=min(1e-2, max(tol, 1e-4)), max_iter=50)
+    inverse, scale = _newton_matrix(sampled, p)
+    return _climb(problem, start, tol=tol, max_iter=max_iter, frozen=(inverse, scale))
+
+
+class _Ascent(NamedTuple):
+    """Where each image stands in :func:`_climb`."""
+
+    base: Tensor  # (B, K) last accepted potentials
+    marginal: Tensor  # (B, K) class marginal there
+    ratio: Tensor  # (B, K) log(b / m) there
+    step: Tensor  # (B, K) step being tried
+    radius: Tensor  # (B, 1) largest change of a potential allowed
+    rejects: Tensor  # (B, 1) steps refused in a row
+
+    def images(self, index: Tensor) -> _Ascent:
+        return _Ascent(*(field[index] for field in self))
+
+
+def _climb(
+    problem: _Problem,
+    potentials: Tensor,
+    *,
+    tol: float,
+    max_iter: int,
+    frozen: tuple[Tensor, Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Safeguarded Newton ascent of the semi-dual from ``potentials``.
+
+    ``frozen`` holds an inverse from a subsample: it serves for the first passes, which then need no second
+    moment of all the pixels, and is given up for the exact one when it does not finish the job.
+    """
+    batch = problem.z.shape[0]
+    g = potentials.clone()
+    shares = torch.empty_like(problem.z)
+    residual = g.new_full((batch,), math.inf)
+    passes = torch.zeros(batch, dtype=torch.long, device=g.device)
+    # The images still at work are compacted as others finish: one hard image must not cost the whole batch.
+    index = torch.arange(batch, device=g.device)
+    work, trial, state = problem, g, None
+
+    for count in range(1, max_iter + 1):
+        p = _shares(work.z, trial)
+        m = work.marginal(p)
+        error = _residual(work.classes, m, work.valid)
+        passes[index] = count
+        done = (error <= tol) | (count == max_iter)
+        finished = int(done.sum())
+        if finished:
+            chosen = index[done]
+            g[chosen], residual[chosen] = trial[done], error[done]
+            if finished == batch:
+                shares = p
+            else:
+                shares[chosen] = p[done]
+            if finished == len(index):
+                break
+            rest = ~done
+            index, work, trial, p, m = index[rest], work.images(rest), trial[rest], p[rest], m[rest]
+            state = None if state is None else state.images(rest)
+            frozen = None if frozen is None else (frozen[0][rest], frozen[1][rest])
+        if frozen is None or count > _FROZEN_PASSES:
+            frozen = None
+            matrix = _newton_matrix(work, p)
+        else:
+            matrix = frozen
+        state = _judge(work, state, trial, m, matrix)
+        trial = state.base + state.step
+    return g, shares, residual, passes
+
+
+def _judge(
+    problem: _Problem, state: _Ascent | None, trial: Tensor, m: Tensor, matrix: tuple[Tensor, Tensor]
+) -> _Ascent:
+    """Accept or refuse the potentials just tried, and choose the next step."""
+    ratio = _log_ratio(problem.classes, m, problem.valid)
+    fresh = _direction(*matrix, problem.classes, m, ratio)
+    if state is None:
+        radius = ratio.new_full((len(ratio), 1), _MAX_STEP / 2)
+        rejects = torch.zeros_like(radius, dtype=torch.long)
+        return _Ascent(trial, m, ratio, _clip(fresh, radius), radius, rejects)
+    # Along a step that climbs, the slope (b - m) . d falls; a little below zero is a small overshoot. The
+    # objective itself would cancel in float32.
+    slope = ((problem.classes - m) * state.step).sum(-1, keepdim=True)
+    old_slope = ((problem.classes - state.marginal) * state.step).sum(-1, keepdim=True)
+    old_error = state.ratio.abs().amax(-1, keepdim=True)
+    accept = (slope >= -0.5 * old_slope.abs()) | (ratio.abs().amax(-1, keepdim=True) <= 0.5 * old_error)
+    accept |= state.rejects >= 2  # that was a Sinkhorn step, which is never worse in the long run
+    rejects = torch.where(accept, 0, state.rejects + 1)
+    base = torch.where(accept, trial, state.base)
+    marginal = torch.where(accept, m, state.marginal)
+    ratio = torch.where(accept, ratio, state.ratio)
+    shorter = state.step.abs().amax(-1, keepdim=True) / 4
+    radius = torch.where(accept, (state.radius * 2).clamp_max(_MAX_STEP), shorter)
+    step = _clip(torch.where(accept, fresh, state.step), radius)
+    # Two steps in a row went too far: a Sinkhorn step sets the scale anew.
+    stuck = rejects >= 2
+    step = torch.where(stuck, ratio, step)
+    radius = torch.where(stuck, ratio.abs().amax(-1, keepdim=True).clamp(1e-3, _MAX_STEP), radius)
+    return _Ascent(base, marginal, ratio, step, radius, rejects)
+
+
+def _sinkhorn(
+    problem: _Problem, *, tol: float, max_iter: int, score_range: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``."""
+    g = problem.classes.clamp_min(_TINY).log().masked_fill(~problem.valid, 0.0)
+    passes = torch.zeros(g.shape[0], dtype=torch.long, device=g.device)
+    p = residual = g
+    done = torch.zeros(g.shape[0], 1, dtype=torch.bool, device=g.device)
+    for _ in range(max_iter):
+        p = _shares(problem.z, g)
+        m = problem.marginal(p)
+        residual = _residual(problem.classes, m, problem.valid)
+        passes += ~done[:, 0]
+        done = done | (residual <= tol)[:, None]
+        if bool(done.all()):
+            break
+        g = torch.where(done, g, g + _log_ratio(problem.classes, m, problem.valid))
+    return g, p, residual, passes
+
+
+def _solve_pot(scores: Tensor, problem: _Problem, *, reg: float, tol: float, max_iter: int) -> PixelShares:
+    """The same problems by the POT library, image by image in float64."""
+    import ot
+
+    shares = torch.zeros_like(scores)
+    iterations = torch.zeros(scores.shape[0], dtype=torch.long, device=scores.device)
+    size = scores.shape[-1]
+    uniform = scores.new_full((size,), 1.0 / size)
+    for b in range(scores.shape[0]):
+        classes = problem.classes[b].double()
+        pixels = (uniform if problem.pixels is None else problem.pixels[b]).double()
+        rows, columns = pixels > 0, classes > 0
+        if not bool(columns.any()):
+            continue
+        a, target = pixels[rows], classes[columns]
+        _, log = ot.bregman.sinkhorn_log(
+            (a / a.sum()).cpu().numpy(),
+            (target / target.sum()).cpu().numpy(),
+            1.0 - scores[b][columns][:, rows].double().mT.cpu().numpy(),
+            reg,
+            # POT stops on the 2-norm of the marginal error, which bounds each entry of it.
+            stopThr=tol * float(target.min()),
+            numItermax=max_iter,
+            log=True,
+            warn=False,
+        )
+        # The class potentials carry over to pixels of zero mass, which POT does not take.
+        potentials = torch.full_like(classes, -math.inf)
+        potentials[columns] = torch.from_numpy(log["log_v"]).to(classes)
+        shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
+        iterations[b] = int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
+    residual = _residual(problem.classes, problem.marginal(shares), problem.valid)
+    return PixelShares(shares, residual, iterations)
+
+
+def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor) -> Tensor:
+    """Shares with exact gradients: one Newton step from the solution, whose matrix is a constant.
+
+    At the solution the step itself is zero up to the tolerance, and its derivative is that of the implicit
+    function g(scores, masses).
+    """
+    with torch.no_grad():
+        inverse, scale = _newton_matrix(problem, shares)
+    marginal = problem.marginal(_shares(problem.z, potentials))
+    gap = (problem.classes - marginal).double()
+    gap = gap - gap.detach()  # value zero, gradient kept: the plan must not depend on requires_grad
+    step = scale * (inverse @ (scale * gap)[..., None])[..., 0]
+    return _shares(problem.z, potentials + step.to(potentials.dtype))
+
+
+def _spread(size: int, count: int, device: torch.device) -> Tensor:
+    """``count`` well-spread pixel indices; golden-ratio spacing, as a plain stride aliases with the rows."""
+    ratio = (math.sqrt(5.0) - 1.0) / 2.0
+    position = torch.arange(count, device=device, dtype=torch.float64) * ratio
+    return ((position - position.floor()) * size).long().clamp_max(size - 1)
+
+
+def early_stopped_weights(scores: Tensor, pixels: Tensor, classes: Tensor) -> Tensor:
+    """OT weights of the released code: kernel Sinkhorn that stops after about two rounds, then min-max.
+
+    Not a transport plan (its pixel marginals are off by about as much as they are); kept for parity only.
+    ``scores`` (B, K, N), bool ``pixels`` (B, N) and ``classes`` (B, K); returns (B, K, N) in [0, 1], zero
+    where masked. At most 100 rounds, until the mean absolute change of the row scaling is below 1e-2.
+    """
+    inside = pixels[:, None] & classes[..., None]
+    kernel = torch.exp((scores - 1.0) / 0.1).masked_fill(~inside, 0.0)
+    count = pixels.sum(-1, keepdim=True).clamp_min(1)
+    row_mass = pixels / count
+    column_mass = classes / classes.sum(-1, keepdim=True).clamp_min(1)
+    rows = pixels.to(scores.dtype)
+    columns = classes.to(scores.dtype)
+    done = torch.zeros_like(count, dtype=torch.bool)
+    for _ in range(100):
+        new_rows = row_mass / (kernel.mT @ columns[..., None])[..., 0].clamp_min(_TINY)
+        new_columns = column_mass / (kernel @ new_rows[..., None])[..., 0].clamp_min(_TINY)
+        change = (new_rows - rows).abs().sum(-1, keepdim=True) / count
+        rows = torch.where(done, rows, new_rows)
+        columns = torch.where(done, columns, new_columns)
+        done = done | (change < 1e-2)
+        if bool(done.all()):
+            break
+    return minmax(rows[:, None] * kernel * columns[..., None], inside)
+
+
+def minmax(maps: Tensor, inside: Tensor) -> Tensor:
+    """Scale (B, K, N) to 0..1 over the entries ``inside``, range floored at 1e-5; 0 outside."""
+    low = maps.masked_fill(~inside, math.inf).amin(-1, keepdim=True)
+    high = maps.masked_fill(~inside, -math.inf).amax(-1, keepdim=True)
+    scaled = (maps - low) / (high - low).clamp_min(1e-5)
+    return scaled.clamp(0.0, 1.0).masked_fill(~inside, 0.0)
