@@ -1,6 +1,6 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
-from .crf import dense_crf
+from .crf import DenseCRFLattice, dense_crf, probs_from_labels
 from .pamr import pamr
 from .pooling import ClassCentroids, class_avg_pool
 from .rebalance import Rebalanced, uss_rebalance, wss_rebalance
@@ -10,6 +10,7 @@ from .transport import TransportPlan, sinkhorn_ot
 
 __all__ = [
     "ClassCentroids",
+    "DenseCRFLattice",
     "Rebalanced",
     "Recipe",
     "RefineSteps",
@@ -17,6 +18,7 @@ __all__ = [
     "class_avg_pool",
     "dense_crf",
     "pamr",
+    "probs_from_labels",
     "refine_mask",
     "refine_steps",
     "sinkhorn_ot",

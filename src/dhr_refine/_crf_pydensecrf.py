@@ -6,32 +6,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhr_refine._permutohedral import LatticeParameters
+from ._permutohedral import LatticeParameters
 
 
 def mean_field(
     images: Tensor,
-    unary: Tensor,
+    logs: Tensor,
     parameters: LatticeParameters,
     *,
     iterations: int,
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Run pydensecrf on each image; ``unary`` is (B, K, H, W) float32 and so is the result."""
+    """Run pydensecrf on each image from log-probabilities (B, K, H, W); the result has the same shape."""
     from pydensecrf import densecrf  # an optional dependency
 
-    batch, classes, height, width = unary.shape
-    result = torch.empty(unary.shape, dtype=torch.float32)
+    batch, classes, height, width = logs.shape
+    result = torch.empty(logs.shape, dtype=torch.float32)
     for index in range(batch):
         model = densecrf.DenseCRF2D(width, height, classes)
-        energy = unary[index].detach().cpu().contiguous().numpy().reshape(classes, -1)
-        model.setUnaryEnergy(energy)
+        model.setUnaryEnergy((-logs[index]).cpu().reshape(classes, -1).numpy())
         model.addPairwiseGaussian(sxy=parameters.gauss_sxy, compat=gauss_compat)
         pixels = np.ascontiguousarray(images[index].permute(1, 2, 0).cpu().numpy())
-        model.addPairwiseBilateral(
-            sxy=parameters.sxy, srgb=parameters.srgb, rgbim=pixels, compat=compat
-        )
+        model.addPairwiseBilateral(sxy=parameters.sxy, srgb=parameters.srgb, rgbim=pixels, compat=compat)
         marginals = np.array(model.inference(iterations), dtype=np.float32)
         result[index] = torch.from_numpy(marginals).reshape(classes, height, width)
-    return result.to(unary.device)
+    return result.to(logs.device)

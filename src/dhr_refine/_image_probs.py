@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from dhr_refine._checks import check_finite, check_same, check_tensor, describe
+from ._checks import check_finite, check_same, check_tensor, describe
 
 
 class ImageProbs(NamedTuple):
@@ -40,7 +40,9 @@ def check_pair(images: object, probs: object) -> ImageProbs:
             "resize probs with torch.nn.functional.interpolate"
         )
     if prob_tensor.shape[1] == 0:
-        raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass (B, K, H, W)")
+        raise ValueError(
+            f"probs must have at least one class, got {describe(prob_tensor)}: pass (B, K, H, W)"
+        )
     check_finite(prob_tensor, "probs")
     if prob_tensor.numel() and bool((prob_tensor.min() < 0).item()):
         raise ValueError(

@@ -32,6 +32,12 @@ class Geometry(NamedTuple):
     tables: tuple[np.ndarray, ...]  # scaled feature by column, row and grey level; float32
     strides: np.ndarray  # (d + 1,) int64: key of a vertex = sum(strides * coordinates) - origin
     origin: int
+    cells: int  # keys lie below this
+
+    @property
+    def key_bits(self) -> int:
+        """Bits of the largest key."""
+        return self.cells.bit_length()
 
     @property
     def dimension(self) -> int:
@@ -79,4 +85,4 @@ def _geometry(values: list[np.ndarray], deviations: list[float], names: str) -> 
             f"pass a larger {names.split()[-1]}"
         )
     origin = sum(first * stride for first, stride in zip(start, strides, strict=False))
-    return Geometry(tables, np.array([*strides, 0], dtype=np.int64), origin)
+    return Geometry(tables, np.array([*strides, 0], dtype=np.int64), origin, math.prod(size[:d]))

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhr_refine._checks import describe
-from dhr_refine._image_probs import check_pair
+from ._checks import describe
+from ._image_probs import check_pair
 
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
 _PIXELS_AT_ONCE = 2**21

@@ -22,7 +22,7 @@ from ._inputs import (
     read_batch,
     read_groups,
 )
-from .crf import dense_crf
+from .crf import DenseCRFLattice, dense_crf
 from .pamr import pamr
 from .pooling import cell_weights
 from .rebalance import group_classes, make_context, rebalance_uss, rebalance_wss, similarity
@@ -326,6 +326,11 @@ class _Crops:
         self.classes = batch.counts[rows[0]]
         self.images = None if batch.images is None else self.cut(batch.images[self.index])
         self.boundary = boundary
+        # One lattice serves the seed and the result.
+        self.lattice = None
+        if boundary == "crf":
+            assert self.images is not None
+            self.lattice = DenseCRFLattice(self.images)
 
     def cut(self, maps: Tensor) -> Tensor:
         """Crop full-size maps (b, ..., H, W) to the box of each image."""
@@ -353,7 +358,7 @@ class _Crops:
         assert self.images is not None
         if self.boundary == "pamr":
             return pamr(self.images, probs)
-        return dense_crf(self.images, probs)
+        return dense_crf(self.images, probs, lattice=self.lattice)
 
 
 def _make_crops(batch: Batch, boundary: Boundary, rows: list[int]) -> list[_Crops]:

@@ -25,18 +25,18 @@ from ._checks import (
 
 Method = Literal["newton", "sinkhorn", "pot"]
 
-# Pixels of the first, cheap solve. A thousand well-spread pixels place the potentials within a few per cent.
-_SAMPLE = 1024
-# Below this many pixels the first solve costs as much as it saves.
-_SAMPLE_FROM = 4 * _SAMPLE
+# The first, cheap solve takes one pixel in 16, at least 256 and at most 1024: well spread, they place the
+# potentials within a few per cent. With fewer than 1024 pixels it costs as much as it saves.
+_SAMPLE_STEP, _SAMPLE_LEAST, _SAMPLE_MOST = 16, 256, 1024
 # The kernel exp(score / reg) spans this many e-folds at most in the first step of the annealing.
 _EASY_RANGE = 10.0
 # Smallest marginal that still has a finite logarithm and reciprocal in float32.
 _TINY = 1e-30
 # Largest change of a potential in one step; a step that overshoots divides it by four.
 _MAX_STEP = 16.0
-# Passes that may use the Newton matrix of the subsample before the exact one is worth its cost.
-_FROZEN_PASSES = 3
+# The lean loop: its passes at most, and the largest change of a potential in one of them.
+_LEAN_PASSES = 6
+_LEAN_STEP = 4.0
 
 
 class TransportPlan(NamedTuple):
@@ -64,10 +64,24 @@ class PixelShares(NamedTuple):
 class _Problem(NamedTuple):
     """One batch of transport problems in internal form."""
 
-    z: Tensor  # (B, K, N) scores / reg, -inf for classes that take no part
+    scores: Tensor  # (B, K, N)
+    sharpness: float  # 1 / reg
     pixels: Tensor | None  # (B, N) pixel mass, None where uniform
     classes: Tensor  # (B, K) class mass, 0 for classes that take no part
     valid: Tensor  # (B, K) bool
+
+    def start(self) -> Tensor:
+        """(B, K) first potentials: log masses, -inf for classes that take no part."""
+        potentials = self.classes.clamp_min(_TINY).log()
+        return potentials.masked_fill(~self.valid & self.valid.any(-1, keepdim=True), -math.inf)
+
+    def shares(
+        self, potentials: Tensor, *, buffer: Tensor | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """(B, K, N) share of each class in each pixel, the softmax of scores / reg + potentials."""
+        # Fresh memory costs more than the arithmetic: a solver hands in its buffers.
+        logits = torch.add(potentials[..., None], self.scores, alpha=self.sharpness, out=buffer)
+        return torch.softmax(logits, dim=1, out=out)
 
     def marginal(self, p: Tensor) -> Tensor:
         """Class mass carried by the pixel shares ``p``; ``sum`` adds pairwise, so float32 is enough."""
@@ -83,21 +97,21 @@ class _Problem(NamedTuple):
     def sample(self, index: Tensor) -> _Problem:
         """The same problem on some of the pixels."""
         if self.pixels is None:
-            return self._replace(z=self.z[:, :, index])
-        picked = self.pixels[:, index]
+            return self._replace(scores=self.scores.index_select(2, index))
+        picked = self.pixels.index_select(1, index)
         total = picked.sum(-1, keepdim=True)
         # A sample that holds no valid pixel of an image falls back to uniform weights there.
         picked = torch.where(total > 0, picked / total.clamp_min(_TINY), 1.0 / index.numel())
-        return self._replace(z=self.z[:, :, index], pixels=picked)
+        return self._replace(scores=self.scores.index_select(2, index), pixels=picked)
 
     def images(self, index: Tensor) -> _Problem:
         """The same problem on some of the images."""
         pixels = None if self.pixels is None else self.pixels[index]
-        return _Problem(self.z[index], pixels, self.classes[index], self.valid[index])
+        return _Problem(self.scores[index], self.sharpness, pixels, self.classes[index], self.valid[index])
 
     def cooled(self, factor: float) -> _Problem:
         """The same problem at ``1 / factor`` times the regulariser."""
-        return self._replace(z=self.z * factor)
+        return self._replace(sharpness=self.sharpness * factor)
 
 
 def sinkhorn_ot(
@@ -201,7 +215,10 @@ def sinkhorn_ot(
             method=method,
             score_range=high - low,
         )
-        plan = shares / flat.shape[-1] if pixels is None else shares * pixels[:, None]
+        # An image without a pixel or class transports nothing.
+        mass = (classes > 0).any(-1).to(flat.dtype)[:, None]
+        mass = mass / flat.shape[-1] if pixels is None else mass * pixels
+        plan = shares * mass[:, None]
     return TransportPlan(plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
 
 
@@ -306,39 +323,33 @@ def solve(
     """Solve checked problems: float scores (B, K, N), masses (B, N) or None and (B, K) that sum to 1.
 
     The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. The shares
-    of an image are defined in every pixel, also where its mass is zero.
+    of an image are defined in every pixel, also where its mass is zero; they mean nothing where it has no
+    class.
     """
     valid = classes > 0
-    # Images without a class keep their zeros: softmax over -inf alone would be NaN.
-    live = valid.any(-1)
-    z = (scores / reg).masked_fill(~valid[..., None] & live[:, None, None], -math.inf)
-    problem = _Problem(z, pixels, classes, valid)
-    eps = torch.finfo(z.dtype).eps
+    problem = _Problem(scores, 1.0 / reg, pixels, classes, valid)
+    eps = torch.finfo(scores.dtype).eps
     tol = max(tol, 0.6 * eps * max(score_range, 1.0) / reg)
     with torch.no_grad():
-        if method == "pot":
-            return _solve_pot(scores, problem, reg=reg, tol=tol, max_iter=max_iter)
         detached = problem._replace(
-            z=z.detach(), pixels=None if pixels is None else pixels.detach(), classes=classes.detach()
+            scores=scores.detach(),
+            pixels=None if pixels is None else pixels.detach(),
+            classes=classes.detach(),
         )
+        if method == "pot":
+            return _solve_pot(detached, tol=tol, max_iter=max_iter)
         solver = _newton if method == "newton" else _sinkhorn
         potentials, shares, residual, iterations = solver(
             detached, tol=tol, max_iter=max_iter, score_range=score_range / reg
         )
-    if torch.is_grad_enabled() and (z.requires_grad or classes.requires_grad or _requires_grad(pixels)):
+    if torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes))):
         shares = _differentiable_shares(problem, potentials, shares)
-    dead = ~live
-    shares = shares.masked_fill(dead[:, None, None], 0.0)
+    dead = ~valid.any(-1)
     return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0))
 
 
 def _requires_grad(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.requires_grad
-
-
-def _shares(z: Tensor, potentials: Tensor) -> Tensor:
-    """(B, K, N) share of each class in each pixel."""
-    return torch.softmax(z + potentials[..., None], dim=1)
 
 
 def _log_ratio(classes: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
@@ -399,25 +410,90 @@ def _clip(step: Tensor, radius: Tensor) -> Tensor:
     return step * (radius / step.abs().amax(-1, keepdim=True).clamp_min(_TINY)).clamp_max(1.0)
 
 
-def _newton(
-    problem: _Problem, *, tol: float, max_iter: int, score_range: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Semi-dual Newton; returns potentials (B, K), shares (B, K, N), residual (B,), passes (B,)."""
-    size = problem.z.shape[-1]
-    start = problem.classes.clamp_min(_TINY).log().masked_fill(~problem.valid, 0.0)
+class _Solved(NamedTuple):
+    """What a solver knows about each image of a batch."""
+
+    potentials: Tensor  # (B, K)
+    shares: Tensor  # (B, K, N)
+    residual: Tensor  # (B,)
+    passes: Tensor  # (B,)
+
+
+def _newton(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
+    """Semi-dual Newton from a subsampled start: a lean loop first, a safeguarded one for what it leaves."""
+    size = problem.scores.shape[-1]
+    start = problem.start()
     sampled = problem
-    if size >= _SAMPLE_FROM:
-        sampled = problem.sample(_spread(size, _SAMPLE, problem.z.device))
+    if size >= _SAMPLE_MOST:
+        count = min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST)
+        sampled = problem.sample(_spread(size, count, problem.scores.device))
     # Annealing: the potentials scale with 1 / reg, so each easier problem starts the next.
     steps = max(0, math.ceil(math.log(max(score_range / _EASY_RANGE, 1.0)) / math.log(4.0)))
     for step in range(steps):
         factor = 4.0 ** (step - steps)
-        start = _climb(sampled.cooled(factor), start, tol=1e-1, max_iter=50)[0] * 4.0
-    if sampled is problem:
-        return _climb(problem, start, tol=tol, max_iter=max_iter)
-    start, p, _, _ = _climb(sampled, start, tol=min(1e-2, max(tol, 1e-4)), max_iter=50)
-    inverse, scale = _newton_matrix(sampled, p)
-    return _climb(problem, start, tol=tol, max_iter=max_iter, frozen=(inverse, scale))
+        start = _climb(sampled.cooled(factor), start, tol=1e-1, max_iter=50).potentials * 4.0
+    matrix = None
+    if sampled is not problem:
+        if steps:
+            start = _climb(sampled, start, tol=1e-2, max_iter=50).potentials
+        else:
+            start = _rush(sampled, start, tol=1e-2, max_iter=_LEAN_PASSES)[0].potentials
+        matrix = _semidual_inverse(sampled, sampled.shares(start))
+    solved, done = _rush(problem, start, tol=tol, max_iter=min(max_iter, _LEAN_PASSES), matrix=matrix)
+    if bool(done.all()) or max_iter <= _LEAN_PASSES:
+        return solved
+    rest = (~done).nonzero()[:, 0]
+    hard = problem.images(rest)
+    # A lean solve that went astray is no start.
+    near = (solved.residual[rest, None] < 1.0) & torch.isfinite(start[rest]).any(-1, keepdim=True)
+    start = torch.where(near, solved.potentials[rest], hard.start() if not steps else start[rest])
+    finish = _climb(hard, start, tol=tol, max_iter=max_iter - _LEAN_PASSES)
+    solved.potentials[rest] = finish.potentials
+    solved.shares[rest] = finish.shares
+    solved.residual[rest] = finish.residual
+    solved.passes[rest] = finish.passes + _LEAN_PASSES
+    return solved
+
+
+def _semidual_inverse(problem: _Problem, p: Tensor) -> Tensor:
+    """(B, K, K) float64 inverse of diag(m) - A + m m^T, identity rows for classes without a part.
+
+    Cheaper than :func:`_newton_matrix` and good enough for problems that are not hard; the ridge only
+    serves classes that hardly overlap, which the safeguarded loop finishes.
+    """
+    flow = problem.covariance(p).double()
+    m = flow.sum(-1)
+    matrix = torch.diag_embed(m.where(problem.valid, 1.0) + 1e-9) - flow + m[:, :, None] * m[:, None, :]
+    return torch.linalg.inv_ex(matrix).inverse
+
+
+def _rush(
+    problem: _Problem, start: Tensor, *, tol: float, max_iter: int, matrix: Tensor | None = None
+) -> tuple[_Solved, Tensor]:
+    """Newton on the log residual, (diag(m) - A + m m^T) d = m log(b / m), without safeguards.
+
+    ``matrix`` is an inverse to use throughout (that of a subsample: then no pass needs the second moment of
+    all the pixels); None computes it in every pass. Returns the state and which images are done.
+    """
+    log_mass = problem.classes.clamp_min(_TINY).log()
+    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
+    g = start
+    passes = torch.zeros(len(g), dtype=torch.long, device=g.device)
+    done = torch.zeros_like(passes, dtype=torch.bool)
+    residual = g[:, 0]
+    for count in range(1, max_iter + 1):
+        shares = problem.shares(g, buffer=buffer, out=shares)
+        m = problem.marginal(shares)
+        residual = _residual(problem.classes, m, problem.valid)
+        passes += ~done
+        done = residual <= tol
+        if count == max_iter or bool(done.all()):
+            break
+        inverse = _semidual_inverse(problem, shares) if matrix is None else matrix
+        side = (m * (log_mass - m.clamp_min(_TINY).log())).masked_fill(~problem.valid | done[:, None], 0.0)
+        step = (inverse @ side.double()[..., None])[..., 0]
+        g = g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
+    return _Solved(g, shares, residual, passes), done
 
 
 class _Ascent(NamedTuple):
@@ -430,60 +506,25 @@ class _Ascent(NamedTuple):
     radius: Tensor  # (B, 1) largest change of a potential allowed
     rejects: Tensor  # (B, 1) steps refused in a row
 
-    def images(self, index: Tensor) -> _Ascent:
-        return _Ascent(*(field[index] for field in self))
 
-
-def _climb(
-    problem: _Problem,
-    potentials: Tensor,
-    *,
-    tol: float,
-    max_iter: int,
-    frozen: tuple[Tensor, Tensor] | None = None,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Safeguarded Newton ascent of the semi-dual from ``potentials``.
-
-    ``frozen`` holds an inverse from a subsample: it serves for the first passes, which then need no second
-    moment of all the pixels, and is given up for the exact one when it does not finish the job.
-    """
-    batch = problem.z.shape[0]
-    g = potentials.clone()
-    shares = torch.empty_like(problem.z)
-    residual = g.new_full((batch,), math.inf)
-    passes = torch.zeros(batch, dtype=torch.long, device=g.device)
-    # The images still at work are compacted as others finish: one hard image must not cost the whole batch.
-    index = torch.arange(batch, device=g.device)
-    work, trial, state = problem, g, None
-
+def _climb(problem: _Problem, potentials: Tensor, *, tol: float, max_iter: int) -> _Solved:
+    """Safeguarded Newton ascent of the semi-dual from ``potentials``, for problems of any difficulty."""
+    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
+    trial, state = potentials, None
+    residual = potentials[:, 0]
+    passes = torch.zeros(len(potentials), dtype=torch.long, device=potentials.device)
+    done = torch.zeros_like(passes, dtype=torch.bool)
     for count in range(1, max_iter + 1):
-        p = _shares(work.z, trial)
-        m = work.marginal(p)
-        error = _residual(work.classes, m, work.valid)
-        passes[index] = count
-        done = (error <= tol) | (count == max_iter)
-        finished = int(done.sum())
-        if finished:
-            chosen = index[done]
-            g[chosen], residual[chosen] = trial[done], error[done]
-            if finished == batch:
-                shares = p
-            else:
-                shares[chosen] = p[done]
-            if finished == len(index):
-                break
-            rest = ~done
-            index, work, trial, p, m = index[rest], work.images(rest), trial[rest], p[rest], m[rest]
-            state = None if state is None else state.images(rest)
-            frozen = None if frozen is None else (frozen[0][rest], frozen[1][rest])
-        if frozen is None or count > _FROZEN_PASSES:
-            frozen = None
-            matrix = _newton_matrix(work, p)
-        else:
-            matrix = frozen
-        state = _judge(work, state, trial, m, matrix)
-        trial = state.base + state.step
-    return g, shares, residual, passes
+        shares = problem.shares(trial, buffer=buffer, out=shares)
+        m = problem.marginal(shares)
+        residual = _residual(problem.classes, m, problem.valid)
+        passes += ~done
+        done = residual <= tol
+        if count == max_iter or bool(done.all()):
+            break
+        state = _judge(problem, state, trial, m, _newton_matrix(problem, shares))
+        trial = torch.where(done[:, None], trial, state.base + state.step)
+    return _Solved(trial, shares, residual, passes)
 
 
 def _judge(
@@ -517,30 +558,31 @@ def _judge(
     return _Ascent(base, marginal, ratio, step, radius, rejects)
 
 
-def _sinkhorn(
-    problem: _Problem, *, tol: float, max_iter: int, score_range: float
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
     """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``."""
-    g = problem.classes.clamp_min(_TINY).log().masked_fill(~problem.valid, 0.0)
-    passes = torch.zeros(g.shape[0], dtype=torch.long, device=g.device)
-    p = residual = g
-    done = torch.zeros(g.shape[0], 1, dtype=torch.bool, device=g.device)
+    g = problem.start()
+    passes = torch.zeros(len(g), dtype=torch.long, device=g.device)
+    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
+    residual = torch.zeros_like(g[:, 0])
+    done = torch.zeros_like(residual, dtype=torch.bool)
     for _ in range(max_iter):
-        p = _shares(problem.z, g)
-        m = problem.marginal(p)
+        shares = problem.shares(g, buffer=buffer, out=shares)
+        m = problem.marginal(shares)
         residual = _residual(problem.classes, m, problem.valid)
-        passes += ~done[:, 0]
-        done = done | (residual <= tol)[:, None]
+        passes += ~done
+        done = done | (residual <= tol)
         if bool(done.all()):
             break
-        g = torch.where(done, g, g + _log_ratio(problem.classes, m, problem.valid))
-    return g, p, residual, passes
+        g = torch.where(done[:, None], g, g + _log_ratio(problem.classes, m, problem.valid))
+    return _Solved(g, shares, residual, passes)
 
 
-def _solve_pot(scores: Tensor, problem: _Problem, *, reg: float, tol: float, max_iter: int) -> PixelShares:
+def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
     """The same problems by the POT library, image by image in float64."""
     import ot
 
+    scores = problem.scores
+    reg = 1.0 / problem.sharpness
     shares = torch.zeros_like(scores)
     iterations = torch.zeros(scores.shape[0], dtype=torch.long, device=scores.device)
     size = scores.shape[-1]
@@ -580,11 +622,11 @@ def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor
     """
     with torch.no_grad():
         inverse, scale = _newton_matrix(problem, shares)
-    marginal = problem.marginal(_shares(problem.z, potentials))
+    marginal = problem.marginal(problem.shares(potentials))
     gap = (problem.classes - marginal).double()
     gap = gap - gap.detach()  # value zero, gradient kept: the plan must not depend on requires_grad
     step = scale * (inverse @ (scale * gap)[..., None])[..., 0]
-    return _shares(problem.z, potentials + step.to(potentials.dtype))
+    return problem.shares(potentials + step.to(potentials.dtype))
 
 
 def _spread(size: int, count: int, device: torch.device) -> Tensor:

@@ -1,0 +1,183 @@
+"""The dense CRF in plain torch operations: any device, batched over images of one size.
+
+Sums over pixels are sums over sorted lists, never atomic additions, so results are reproducible.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ._permutohedral import Geometry
+
+# A vertex may gather thousands of pixels: longer lists are summed in pieces, so that no thread of an
+# accelerator is left with a long one.
+_LIST = 64
+
+
+@dataclass(frozen=True)
+class TorchKernel:
+    """One kernel's lattice for a batch of images; pixels are numbered image last, ``(y * W + x) * B + b``."""
+
+    corners: Tensor  # (pixels, d + 1) int32: vertices of each pixel
+    weights: Tensor  # (pixels, d + 1) float32: barycentric weights times the normalisation
+    pixels: Tensor  # int32: the pixels of each vertex, one list after the other
+    pixel_weights: Tensor  # float32: their weights
+    pieces: Tensor  # int32: start of each piece of a list in ``pixels``
+    lists: Tensor  # (vertices,) int32: first piece of each vertex
+    neighbours: Tensor  # (d + 1, 2, vertices) int32: on each axis; ``vertices`` where there is none
+    gain: float
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the tensors in bytes."""
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, Tensor))
+
+
+def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> TorchKernel:
+    """Build the lattice of positions."""
+    return _build(geometry, torch.zeros((1, 0, height, width), dtype=torch.uint8, device=device))
+
+
+def build_bilateral(geometry: Geometry, images: Tensor) -> TorchKernel:
+    """Build one lattice for all images; their vertices never meet."""
+    return _build(geometry, images)
+
+
+def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
+    keys, weights = _embed(geometry, images)
+    batch, cosets = images.shape[0], geometry.dimension + 1
+    strides = torch.from_numpy(geometry.strides).to(images.device)
+    # One number per vertex of the batch: image, then coset, then key.
+    group = torch.arange(batch, device=images.device)[:, None] * cosets
+    group = group + torch.arange(cosets, device=images.device)
+    keys = (keys + group * geometry.cells).reshape(-1)
+    vertices, corners = torch.unique(keys, return_inverse=True)
+    del keys
+    count = len(vertices)
+    # Along every axis, a vertex of remainder r has its neighbour among those of remainder r + 1.
+    remainder = torch.div(vertices, geometry.cells, rounding_mode="floor") % cosets
+    step = torch.where(remainder == cosets - 1, strides.sum() - (cosets - 1) * geometry.cells, geometry.cells)
+    neighbours = torch.full((cosets, 2, count + 1), count, dtype=torch.int32, device=images.device)
+    numbers = torch.arange(count, dtype=torch.int32, device=images.device)
+    for axis in range(cosets):
+        wanted = vertices + step - strides[axis]
+        found = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
+        found = torch.where(vertices[found] == wanted, found, count)
+        neighbours[axis, 0, :count] = found.int()
+        neighbours[axis, 1].scatter_(0, found, numbers)
+    neighbours = neighbours[:, :, :count].contiguous()
+
+    order = torch.argsort(corners, stable=True)
+    lengths = torch.bincount(corners, minlength=count)
+    pieces_each = torch.div(lengths + _LIST - 1, _LIST, rounding_mode="floor")
+    lists = pieces_each.cumsum(0) - pieces_each
+    owner = torch.repeat_interleave(torch.arange(count, device=images.device), pieces_each)
+    within = torch.arange(len(owner), device=images.device) - lists[owner]
+    pieces = (lengths.cumsum(0) - lengths)[owner] + within * _LIST
+    kernel = TorchKernel(
+        corners=corners.view(-1, cosets).int(),
+        weights=weights,
+        pixels=torch.div(order, cosets, rounding_mode="floor").int(),
+        pixel_weights=weights.view(-1)[order],
+        pieces=pieces.int(),
+        lists=lists.int(),
+        neighbours=neighbours,
+        gain=geometry.gain,
+    )
+    # Symmetric normalisation, folded into the weights of both splat and slice.
+    ones = torch.ones((len(weights), 1), device=images.device)
+    scale = (filter_values(kernel, ones) * geometry.gain + 1e-20).rsqrt_()
+    kernel.weights.mul_(scale)
+    kernel.pixel_weights.mul_(scale.squeeze(1)[kernel.pixels])
+    return kernel
+
+
+def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the keys of each pixel's vertices and the barycentric weights, both (pixels, d + 1)."""
+    batch, channels, height, width = images.shape
+    device, d = images.device, geometry.dimension
+    columns, rows, *levels = (torch.from_numpy(table).to(device) for table in geometry.tables)
+    shape = (height, width, batch)
+    parts = [columns[None, :, None].expand(shape), rows[:, None, None].expand(shape)]
+    for channel in range(channels):
+        parts.append(levels[channel][images[:, channel].permute(1, 2, 0).int()])
+    # Step by step as the reference does it in float32: no fused or reordered sums.
+    elevated = torch.empty((d + 1, height * width * batch), dtype=torch.float32, device=device)
+    total = torch.zeros(elevated.shape[1], dtype=torch.float32, device=device)
+    for j in range(d, 0, -1):
+        part = parts[j - 1].reshape(-1)
+        elevated[j] = total - part * j
+        total = total + part
+    elevated[0] = total
+    del parts, total
+    down = elevated.new_tensor(1.0) / (d + 1)
+    rounded = (elevated * down).round_()
+    off = rounded.sum(dim=0)  # small integers: exact in any order
+    distance = elevated - rounded * (d + 1)
+    rank = torch.zeros_like(elevated)
+    for i in range(d):
+        for j in range(i + 1, d + 1):
+            before = (distance[i] < distance[j]).float()
+            rank[i] += before
+            rank[j] += 1 - before
+    # Back to the plane where the sum of the rounded coordinates is zero.
+    rank += off
+    shift = (rank < 0).float() - (rank > d).float()
+    rank += shift * (d + 1)
+    rounded += shift
+    rest = (elevated - rounded * (d + 1)) * down
+    order = rank.long()
+    ranked = torch.empty_like(rest).scatter_(0, order, rest)
+    strides = torch.from_numpy(geometry.strides).to(device)
+    ranked_strides = torch.empty_like(order).scatter_(0, order, strides[:, None].expand_as(order))
+    weights = torch.empty((elevated.shape[1], d + 1), dtype=torch.float32, device=device)
+    keys = torch.empty_like(weights, dtype=torch.int64)
+    keys[:, 0] = (rounded.long() * strides[:, None]).sum(dim=0) - geometry.origin
+    weights[:, 0] = ranked[d] + (1 - ranked[0])
+    for r in range(1, d + 1):
+        weights[:, r] = ranked[d - r] - ranked[d + 1 - r]
+        keys[:, r] = keys[:, r - 1] - ranked_strides[d + 1 - r]
+    # One row of keys per pixel, image last: bring it to (pixels, B, d + 1) for the caller to tell images apart.
+    return keys.view(-1, batch, d + 1), weights
+
+
+def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:
+    """Splat, blur and slice (pixels, channels), without the gain."""
+    pieces = F.embedding_bag(
+        kernel.pixels, values, kernel.pieces, mode="sum", per_sample_weights=kernel.pixel_weights
+    )
+    numbers = torch.arange(len(pieces), dtype=torch.int32, device=values.device)
+    # One more row, always zero, stands for missing neighbours.
+    lattice = values.new_zeros((len(kernel.lists) + 1, values.shape[1]))
+    lattice[:-1] = F.embedding_bag(numbers, pieces, kernel.lists, mode="sum")
+    for after, before in kernel.neighbours:
+        near = lattice.index_select(0, after)
+        near += lattice.index_select(0, before)
+        lattice[:-1] += near.mul_(0.5)
+    return F.embedding_bag(kernel.corners, lattice, mode="sum", per_sample_weights=kernel.weights)
+
+
+def mean_field(
+    bilateral: TorchKernel,
+    gaussian: TorchKernel,
+    logs: Tensor,
+    *,
+    iterations: int,
+    compat: float,
+    gauss_compat: float,
+) -> Tensor:
+    """Run mean field inference from log-probabilities (B, K, H, W); the result has the same shape."""
+    batch, classes, height, width = logs.shape
+    energy = logs.permute(2, 3, 0, 1).reshape(-1, classes)
+    probs = energy.softmax(dim=1)
+    for _ in range(iterations):
+        logits = filter_values(bilateral, probs).mul_(bilateral.gain * compat)
+        # All images share the positions: one filter over B * K channels.
+        shared = filter_values(gaussian, probs.view(-1, batch * classes))
+        logits.add_(shared.view(-1, classes), alpha=gaussian.gain * gauss_compat).add_(energy)
+        probs = logits.softmax(dim=1)
+    return probs.view(height, width, batch, classes).permute(2, 3, 0, 1).contiguous()

@@ -1,0 +1,103 @@
+"""Interleaved timing of peers, and the facts about the machine that a result table must state."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+
+class Timing(NamedTuple):
+    """Seconds of one peer in one interleaved run."""
+
+    cpu: float  # median CPU time of the process
+    wall: float  # median wall-clock time
+    low: float  # 10th percentile of the wall-clock times
+    high: float  # 90th percentile
+    rounds: int
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with a number of torch threads, and put the old number back."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def interleave(
+    peers: Mapping[str, Callable[[], object]], *, rounds: int = 7, seconds: float = 60.0
+) -> dict[str, Timing]:
+    """Time peers in turn, round after round, so that what else the machine does meets all of them alike.
+
+    The first round warms up and does not count. Stops early once ``seconds`` are spent and three rounds done.
+    """
+    cpu: dict[str, list[float]] = {name: [] for name in peers}
+    wall: dict[str, list[float]] = {name: [] for name in peers}
+    begin = time.perf_counter()
+    for number in range(rounds + 1):
+        for name, call in peers.items():
+            _wait()
+            cpu_start, wall_start = time.process_time(), time.perf_counter()
+            call()
+            _wait()
+            if number:
+                cpu[name].append(time.process_time() - cpu_start)
+                wall[name].append(time.perf_counter() - wall_start)
+        if number >= 3 and time.perf_counter() - begin > seconds:
+            break
+    return {name: _summary(cpu[name], wall[name]) for name in peers}
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def _summary(cpu: list[float], wall: list[float]) -> Timing:
+    ordered = sorted(wall)
+    tenth = len(ordered) // 10
+    return Timing(
+        statistics.median(cpu), statistics.median(wall), ordered[tenth], ordered[-1 - tenth], len(ordered)
+    )
+
+
+def milliseconds(timing: Timing) -> str:
+    """A timing as a table cell: median and spread of the wall-clock time."""
+    return f"{timing.wall * 1e3:.3g} ms ({timing.low * 1e3:.3g} to {timing.high * 1e3:.3g})"
+
+
+def environment(*packages: str) -> str:
+    """Date, machine, versions and commit, for the head of a result table."""
+    root = Path(__file__).parents[2]
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
+    ).stdout.strip()
+    names = ("torch", "numpy", *packages)
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"
+    return (
+        f"{datetime.date.today()}, commit {commit or 'unknown'}, {_cpu()}, {device}, "
+        f"Python {platform.python_version()}, {versions}"
+    )
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return f"{models[0]}, {len(models)} cores" if models else platform.machine()
