@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import reprlib
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +14,9 @@ def describe(value: object) -> str:
     """Say in a few words what an argument is, for error messages."""
     if isinstance(value, Tensor):
         return f"a {value.dtype} tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+    if isinstance(value, np.ndarray):
+        return f"a NumPy {value.dtype} array of shape {value.shape}"
+    return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
 def check_tensor(
@@ -52,6 +56,7 @@ def check_finite(value: Tensor, name: str) -> None:
     """Raise if a tensor holds NaN or infinity (waits for the device once)."""
     # A sum is NaN or infinite if any term is: one pass and no boolean copy. Finite values can
     # overflow the sum, so only a suspicious sum pays for the exact test.
+    value = value.detach()
     if not math.isfinite(float(value.sum())) and not bool(torch.isfinite(value).all()):
         raise ValueError(
             f"{name} holds NaN or infinity: find the layer that produced it, or pass torch.nan_to_num({name})"

@@ -172,10 +172,11 @@ def _embed_row(
 
 
 @_compiled
-def embed(image, columns, rows, levels, strides, origin, bits, id_bits, offsets, weights):
+def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits, offsets, weights):
     """Place every pixel in the lattice: vertex numbers and barycentric weights, both (N, d + 1) flat.
 
-    Vertices are numbered by first touch in raster order. Returns their keys and cosets, the table and
+    Vertices are numbered by first touch in raster order; ``phantoms`` are keys of one more simplex, which
+    exists without a pixel. Returns their keys and cosets, the table and
     the logarithm of its size per coset.
     """
     channels, height, width = image.shape
@@ -185,18 +186,25 @@ def embed(image, columns, rows, levels, strides, origin, bits, id_bits, offsets,
     last_vertex = np.zeros(d1, np.int32)
     used = np.zeros(d1, np.int64)
     table = np.zeros(d1 << bits, np.int64)
-    keys = np.empty(d1 * height * width, np.int64)
-    cosets = np.empty(d1 * height * width, np.uint8)
+    keys = np.empty(d1 * (height * width + 1), np.int64)
+    cosets = np.empty(d1 * (height * width + 1), np.uint8)
     count = 0
     for y in range(height):
         # At most half full after this row.
-        while used.max() + width > np.int64(1) << (bits - 1):
+        while used.max() + width + 1 > np.int64(1) << (bits - 1):
             table = _grow(table, d1, bits, id_bits)
             bits += 1
         count = _embed_row(
             y, image, columns, rows, levels, strides, origin,
             table, bits, id_bits, keys, cosets, used, last_key, last_vertex, count, offsets, weights, scratch,
         )  # fmt: skip
+    for r in range(phantoms.size):
+        key = phantoms[r]
+        slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
+        if table[slot] == 0:
+            keys[count], cosets[count] = key, r
+            count += 1
+            table[slot] = (key << id_bits) | count
     return keys[:count].copy(), cosets[:count].copy(), table, bits
 
 
@@ -354,20 +362,20 @@ def pack_unary(logs, unary, start, stop):
 def mean_field_pass(
     offsets5, weights5, values5, next5, sums5, gain5,
     offsets2, weights2, values2, next2, sums2, gain2,
-    unary, result, start, stop, slicing, splatting, chunks, tag,
+    unary, result, start, stop, slicing, splatting, blocks, tag,
 ):  # fmt: skip
     """One pass over pixels: slice both lattices, softmax, then splat into the next values or write out.
 
     Only the first K - 1 classes are kept, relative to the last one: its message follows from the
     filtered ones (``sums``), because the probabilities of a pixel sum to one.
     """
-    lanes = len(tag)
+    lanes, chunks = len(tag), len(blocks)
     row = lanes * chunks
     wide = (0,) * 16
     size5, size2 = values5.size // chunks, values2.size // chunks
     zero = simd.fill(np.float32(0), tag)
     buffer = np.zeros(_TILE * row + 16, np.float32)
-    last, final = np.zeros(_TILE + 16, np.float32), np.empty(_TILE, np.float32)
+    last, sums = np.zeros(_TILE + 16, np.float32), np.ones(_TILE + 16, np.float32)
     classes = result.shape[0]
     for tile in range(start, stop, _TILE):
         pixels = min(_TILE, stop - tile)
@@ -395,7 +403,7 @@ def mean_field_pass(
             if slicing:
                 shift = gain5 * simd.peek(sums5, tile + i) + gain2 * simd.peek(sums2, tile + i) - message_sum
             peak = max(peak, shift)
-            last[i] = shift - peak
+            simd.poke(last, i, shift - peak)
             for chunk in range(0, row, lanes):
                 at = i * row + chunk
                 simd.store(buffer, at, simd.sub(simd.load(buffer, at, tag), simd.fill(peak, tag)))
@@ -407,12 +415,14 @@ def mean_field_pass(
             sum_ = simd.peek(last, i)
             for chunk in range(0, row, lanes):
                 sum_ += simd.total(simd.load(buffer, i * row + chunk, tag))
-            final[i] = last[i]
-            last[i] = np.float32(1) / sum_
+            simd.poke(sums, i, sum_)
+        for at in range(0, pixels, 16):
+            inverses = simd.div(simd.fill(np.float32(1), wide), simd.load(sums, at, wide))
+            simd.store(sums, at, inverses)
         if splatting:
             for i in range(pixels):
                 at5, at2 = (tile + i) * 6, (tile + i) * 3
-                inverse = simd.fill(simd.peek(last, i), tag)
+                inverse = simd.fill(simd.peek(sums, i), tag)
                 for chunk in range(chunks):
                     value = simd.mul(inverse, simd.load(buffer, i * row + chunk * lanes, tag))
                     for k in range(6):
@@ -425,7 +435,7 @@ def mean_field_pass(
                         simd.store(next2, at, simd.axpy(simd.peek(weights2, at2 + k), value, old))
         else:
             for i in range(pixels):
-                result[classes - 1, tile + i] = simd.peek(last, i) * simd.peek(final, i)
+                result[classes - 1, tile + i] = simd.peek(last, i) * simd.peek(sums, i)
             for c in range(classes - 1):
                 for i in range(pixels):
-                    result[c, tile + i] = simd.peek(buffer, i * row + c) * simd.peek(last, i)
+                    result[c, tile + i] = simd.peek(buffer, i * row + c) * simd.peek(sums, i)

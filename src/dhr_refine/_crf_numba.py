@@ -55,7 +55,7 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
 
 def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
     pixels, corners = image.shape[1] * image.shape[2], geometry.dimension + 1
-    id_bits = (pixels * corners + 1).bit_length()
+    id_bits = ((pixels + 1) * corners + 1).bit_length()
     if id_bits + geometry.key_bits > 63:
         raise ValueError(
             f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
@@ -73,6 +73,7 @@ def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
         colours,
         geometry.strides,
         geometry.origin,
+        geometry.phantom_keys(pixels),
         start_bits,
         id_bits,
         offsets,
@@ -152,6 +153,7 @@ class _MeanField:
         lanes = _lanes(classes - 1)
         self.tag = (0,) * lanes
         self.chunks = -(-(classes - 1) // lanes)
+        self.blocks = (0,) * self.chunks
         row = lanes * self.chunks
         self.lattices, self.result, self.threads = lattices, result, threads
         self.gains = [
@@ -202,7 +204,7 @@ class _MeanField:
             bilateral.sums, self.gains[0],
             gaussian.offsets, gaussian.weights, values2, sums2,
             gaussian.sums, self.gains[1],
-            self.unary, self.result, *start_stop, slicing, splatting, self.chunks, self.tag,
+            self.unary, self.result, *start_stop, slicing, splatting, self.blocks, self.tag,
         )  # fmt: skip
 
     def _blur(self, on_all: Callable[[Callable[[int], None]], None]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -19,7 +22,7 @@ def mean_field(
     gauss_compat: float,
 ) -> Tensor:
     """Run pydensecrf on each image from log-probabilities (B, K, H, W); the result has the same shape."""
-    from pydensecrf import densecrf  # an optional dependency
+    densecrf: Any = importlib.import_module("pydensecrf.densecrf")  # an optional dependency
 
     batch, classes, height, width = logs.shape
     result = torch.empty(logs.shape, dtype=torch.float32)

@@ -51,12 +51,20 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
     keys, weights = _embed(geometry, images)
     batch, cosets = images.shape[0], geometry.dimension + 1
     strides = torch.from_numpy(geometry.strides).to(images.device)
+    if batch * cosets * geometry.cells >= 2**63:
+        raise ValueError(
+            f"a lattice of 2**{geometry.key_bits} cells is too fine for a batch of {batch} images: "
+            "pass larger sxy and srgb, or fewer images at a time"
+        )
     # One number per vertex of the batch: image, then coset, then key.
     group = torch.arange(batch, device=images.device)[:, None] * cosets
     group = group + torch.arange(cosets, device=images.device)
-    keys = (keys + group * geometry.cells).reshape(-1)
-    vertices, corners = torch.unique(keys, return_inverse=True)
-    del keys
+    phantoms = torch.from_numpy(geometry.phantom_keys(images.shape[2] * images.shape[3])).to(images.device)
+    every = [(keys + group * geometry.cells).reshape(-1)]
+    every += [(phantoms + group * geometry.cells).reshape(-1)] if len(phantoms) else []
+    vertices, corners = torch.unique(torch.cat(every), return_inverse=True)
+    corners = corners[: weights.numel()]
+    del keys, every
     count = len(vertices)
     # Along every axis, a vertex of remainder r has its neighbour among those of remainder r + 1.
     remainder = torch.div(vertices, geometry.cells, rounding_mode="floor") % cosets
@@ -141,7 +149,7 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
     for r in range(1, d + 1):
         weights[:, r] = ranked[d - r] - ranked[d + 1 - r]
         keys[:, r] = keys[:, r - 1] - ranked_strides[d + 1 - r]
-    # One row of keys per pixel, image last: bring it to (pixels, B, d + 1) for the caller to tell images apart.
+    # (pixels of an image, B, d + 1): the caller tells the images apart.
     return keys.view(-1, batch, d + 1), weights
 
 

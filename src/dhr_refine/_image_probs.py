@@ -36,13 +36,12 @@ def check_pair(images: object, probs: object) -> ImageProbs:
     check_same(prob_tensor, "probs", image_tensor, "images")
     if prob_tensor.shape[-2:] != image_tensor.shape[-2:]:
         raise ValueError(
-            f"probs has size {tuple(prob_tensor.shape[-2:])} but images has {tuple(image_tensor.shape[-2:])}: "
+            f"probs has size {tuple(prob_tensor.shape[-2:])} "
+            f"but images has {tuple(image_tensor.shape[-2:])}: "
             "resize probs with torch.nn.functional.interpolate"
         )
     if prob_tensor.shape[1] == 0:
-        raise ValueError(
-            f"probs must have at least one class, got {describe(prob_tensor)}: pass (B, K, H, W)"
-        )
+        raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass K above 0")
     check_finite(prob_tensor, "probs")
     if prob_tensor.numel() and bool((prob_tensor.min() < 0).item()):
         raise ValueError(

@@ -98,6 +98,7 @@ def _add_batch_axis(request: Request) -> Request:
 def _split_items(request: Request) -> list[Request]:
     """A call on lists, image by image, each with a batch axis of one."""
     count = len(request.masks)
+    labels = _ragged_keys(request.labels)
 
     def entry(value: Any, name: str, position: int) -> Any:
         if value is None:
@@ -121,7 +122,7 @@ def _split_items(request: Request) -> list[Request]:
                     entry(request.uss, "uss_features", i),
                     entry(request.wss, "wss_features", i),
                     entry(request.images, "images", i),
-                    entry(request.labels, "labels", i),
+                    entry(labels, "labels", i),
                     entry(request.boxes, "boxes", i),
                 )
             )
@@ -217,7 +218,7 @@ def read_batch(
         cams=_gather(cams, channels),
         tags=[len(chosen) for chosen in tags],
         labels=_local_labels(base, ids, limit, ignore_index),
-        classes=_pad(ids, masks.device),
+        classes=_pad(ids, masks.device, width=_width(ids)),
         counts=[len(own) for own in ids],
         base_pixels=_take(table, ids),
         background=None if background == "none" else 0,
@@ -282,7 +283,9 @@ def _read_images(
         raise ValueError("images hold NaN or infinity: check the augmentation")
     if (mean is None) != (std is None):
         raise ValueError("mean and std must be given together: pass both, or None for both")
-    if mean is not None and std is not None and not (low >= 0.0 and high <= 1.0):
+    # Resizing overshoots a little; a normalised image that stays this close to [0, 1] would be all grey.
+    unit = low >= -0.1 and high <= 1.1
+    if mean is not None and std is not None and not unit:
         if len(mean) != 3 or len(std) != 3:
             raise ValueError(f"mean and std must have 3 entries, got {mean!r} and {std!r}: one per channel")
         shape = (1, 3, 1, 1)
@@ -366,7 +369,23 @@ def _label_entries(labels: Any, batch: int) -> list[list[int] | np.ndarray] | No
         raise ValueError(
             f"labels has {len(labels)} entries but masks has batch size {batch}: pass the tags of every image"
         )
-    return [_label_entry(entry, position) for position, entry in enumerate(labels)]
+    if isinstance(labels, np.ndarray):
+        return [_label_entry(entry, position, sure=True) for position, entry in enumerate(labels)]
+    return [_label_entry(entry, position, sure=False) for position, entry in enumerate(_ragged_keys(labels))]
+
+
+def _ragged_keys(labels: Any) -> Any:
+    """Integer arrays of different lengths name the tags of each image; multi-hot vectors have one length."""
+    if not isinstance(labels, Sequence):
+        return labels
+    arrays = [_to_array(entry) if isinstance(entry, Tensor) else entry for entry in labels]
+    lengths = {len(entry) for entry in arrays if isinstance(entry, np.ndarray) and entry.ndim == 1}
+    if len(lengths) < 2:
+        return arrays
+    return [
+        entry.tolist() if isinstance(entry, np.ndarray) and np.issubdtype(entry.dtype, np.integer) else entry
+        for entry in arrays
+    ]
 
 
 def _to_array(labels: Tensor) -> np.ndarray:
@@ -375,7 +394,8 @@ def _to_array(labels: Tensor) -> np.ndarray:
     return (labels.float() if labels.is_floating_point() else labels).cpu().numpy()
 
 
-def _label_entry(entry: Any, position: int) -> list[int] | np.ndarray:
+def _label_entry(entry: Any, position: int, *, sure: bool) -> list[int] | np.ndarray:
+    """Read one image's tags; ``sure`` says that 0 and 1 mean multi-hot."""
     name = f"labels[{position}]"
     if isinstance(entry, (list, tuple, range, set, frozenset)):
         values: list[Any] = [v.item() if isinstance(v, (np.generic, Tensor)) else v for v in entry]
@@ -385,8 +405,6 @@ def _label_entry(entry: Any, position: int) -> list[int] | np.ndarray:
                     f"{name} must list tag indices 0, 1, ..., got {value!r}: pass a tensor for multi-hot tags"
                 )
         return sorted(set(values)) if isinstance(entry, (set, frozenset)) else values
-    if isinstance(entry, Tensor):
-        entry = _to_array(entry)
     if not isinstance(entry, np.ndarray) or entry.ndim != 1:
         raise TypeError(
             f"{name} must be 1-D tags or a list of indices, got {describe(entry)}: pass one of them"
@@ -395,7 +413,8 @@ def _label_entry(entry: Any, position: int) -> list[int] | np.ndarray:
     if not np.array_equal(whole, whole.round()) or (whole < 0).any():
         raise ValueError(f"{name} must hold 0 and 1, or indices, got {entry!r}: threshold scores first")
     multi_hot = bool((whole <= 1).all())
-    if multi_hot and np.issubdtype(entry.dtype, np.integer) and np.unique(entry).size == entry.size:
+    integer = np.issubdtype(entry.dtype, np.integer)
+    if multi_hot and integer and not sure and np.unique(entry).size == entry.size:
         # [0], [1], [0, 1] and [1, 0]: as keys they name other classes than as a multi-hot vector.
         raise ValueError(
             f"{name} = {entry.tolist()} may be multi-hot or a list of keys: pass a Python list for keys, "
@@ -413,7 +432,7 @@ def _read_tags(
             "refine_mask was called without labels: the classes present in masks stand in for the tags, so "
             "classes that vanished from a base mask cannot come back. Pass labels.",
             UserWarning,
-            stacklevel=4,
+            stacklevel=5,  # the line that calls refine_mask
         )
         first = 1 if background == "first" else 0
         present = counts[:, first : first + channels] > 0
@@ -501,20 +520,26 @@ def _gather(cams: Tensor, channels: list[list[int]]) -> Tensor:
     return picked.masked_fill(index[:, :, None, None] < 0, 0.0)
 
 
-def _pad(rows: list[list[int]], device: torch.device) -> Tensor:
-    width = max((len(row) for row in rows), default=0)
+def _width(ids: list[list[int]]) -> int:
+    """K: at least one class, so that images without any need no case of their own."""
+    return max((len(own) for own in ids), default=1) or 1
+
+
+def _pad(rows: list[list[int]], device: torch.device, *, width: int | None = None) -> Tensor:
+    if width is None:
+        width = max((len(row) for row in rows), default=0)
     padded = [row + [-1] * (width - len(row)) for row in rows]
     return torch.tensor(padded, dtype=torch.long, device=device).reshape(len(rows), width)
 
 
 def _take(table: Tensor, ids: list[list[int]]) -> Tensor:
-    index = _pad(ids, table.device)
+    index = _pad(ids, table.device, width=_width(ids))
     return torch.take_along_dim(table, index.clamp_min(0), dim=1).masked_fill(index < 0, 0.0)
 
 
 def _local_labels(base: Tensor, ids: list[list[int]], limit: int, ignore_index: int) -> Tensor:
     """Base mask in local class numbers; labels that are no class of their image become K."""
-    classes = max((len(own) for own in ids), default=0)
+    classes = _width(ids)
     lookup = np.full((len(ids), limit + 1), classes, dtype=np.int64)
     for image, own in enumerate(ids):
         lookup[image, own] = np.arange(len(own))

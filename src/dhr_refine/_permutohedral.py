@@ -4,8 +4,9 @@ A pixel's feature vector (position, and colour for the bilateral kernel) is plac
 simplices (Adams et al., 2010). Filtering adds each pixel's values to the d + 1 vertices of its simplex
 ("splat"), blurs along the d + 1 axes of the lattice, and reads the vertices back ("slice").
 
-A vertex with remainder ``r`` has all coordinates equal to ``r`` modulo d + 1, so ``(coordinate - r) / (d + 1)``
-is a small integer. The first d of them, in mixed radix, are the vertex's key; the last follows from the sum.
+A vertex with remainder ``r`` has all coordinates equal to ``r`` modulo d + 1, so
+``(coordinate - r) / (d + 1)`` is a small integer. The first d of them, in mixed radix, are the vertex's key;
+the last follows, because all coordinates sum to zero.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-_LARGEST_KEY = 2**62
+_LARGEST_KEY = 2**56
 
 
 class LatticeParameters(NamedTuple):
@@ -33,6 +34,15 @@ class Geometry(NamedTuple):
     strides: np.ndarray  # (d + 1,) int64: key of a vertex = sum(strides * coordinates) - origin
     origin: int
     cells: int  # keys lie below this
+
+    def phantom_keys(self, pixels: int) -> np.ndarray:
+        """Vertices that take part without a pixel of their own.
+
+        The reference works on four pixels at a time and fills up the last group with zeros: where the
+        number of pixels is no multiple of four, the simplex of the black pixel in the corner exists.
+        """
+        steps = self.strides[:0:-1] if pixels % 4 else self.strides[:0]
+        return -self.origin - np.concatenate([np.zeros(min(len(steps), 1), np.int64), np.cumsum(steps)])
 
     @property
     def key_bits(self) -> int:

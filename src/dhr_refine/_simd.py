@@ -10,10 +10,23 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
+from numba import njit
 from numba.core import cgutils, types
-from numba.extending import intrinsic, models, register_model
+from numba.extending import intrinsic as _intrinsic
+from numba.extending import models, register_model
+
+# The decorated functions are called without the typing context: hide that from type checkers.
+intrinsic: Any = _intrinsic
 
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
+
+
+def compiled(function: Callable[..., Any]) -> Any:
+    """Compile without the GIL; keep the machine code on disk where that is possible."""
+    try:
+        return njit(nogil=True, cache=True)(function)
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written
+        return njit(nogil=True)(function)
 
 
 class VectorType(types.Type):
@@ -174,6 +187,8 @@ def _indicator(ordering: str) -> Callable[[Any, Any, Any], Any]:
 add = _elementwise("add", lambda b, x, y: b.fadd(x, y))
 sub = _elementwise("sub", lambda b, x, y: b.fsub(x, y))
 mul = _elementwise("mul", lambda b, x, y: b.fmul(x, y))
+div = _elementwise("div", lambda b, x, y: b.fdiv(x, y))
+div = _elementwise("div", lambda b, x, y: b.fdiv(x, y))
 maximum = _elementwise("maximum", _select(">"))
 less = _elementwise("less", _indicator("<"))  # 1 where x < y, else 0
 

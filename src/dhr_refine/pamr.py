@@ -114,7 +114,7 @@ def _to_unit_range(images: Tensor) -> Tensor:
         raise TypeError(
             f"images must be uint8 or floating point in [0, 1], got {describe(images)}: convert the dtype"
         )
-    low, high = (float(v) for v in images.aminmax())
+    low, high = (float(v) for v in images.aminmax()) if images.numel() else (0.0, 1.0)
     if not (low >= 0 and high <= 1):
         raise ValueError(
             f"images must lie in [0, 1] where they are floating point, got [{low:.3g}, {high:.3g}]: "

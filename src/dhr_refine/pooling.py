@@ -80,9 +80,11 @@ def class_avg_pool(
     check_finite(features.detach(), "features")
     labels = torch.where(labels == ignore_index, num_classes, labels)
     with torch.autocast(device_type=features.device.type, enabled=False):
-        weights = cell_weights(labels, features.shape[-2:], num_classes=num_classes, assign=assign)
         wide = features if features.dtype == torch.float64 else features.float()
-        vectors, counts = pool(wide, weights.to(wide.dtype))
+        weights = cell_weights(
+            labels, wide.shape[-2:], num_classes=num_classes, assign=assign, dtype=wide.dtype
+        )
+        vectors, counts = pool(wide, weights)
     return ClassCentroids(vectors.to(features.dtype), counts)
 
 
@@ -118,6 +120,7 @@ def cell_weights(
     num_classes: int,
     assign: Assign = "area",
     multiple: int | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> Tensor:
     """(B, C, h * w) weight of each feature cell in each class, in feature cells.
 
@@ -125,31 +128,44 @@ def cell_weights(
     ``multiple`` serves parity with the released code, whose majority vote first enlarges the mask to a
     multiple of the ViT patch (USS) or, as here by default, of the grid (WSS).
     """
-    batch = labels.shape[0]
-    cells = grid[0] * grid[1]
-    if assign == "majority":
-        units = (multiple, multiple) if multiple else grid
-        labels = _enlarge(labels, *(-(-size // unit) * unit for size, unit in zip(labels.shape[1:], units)))
+    if assign == "area":
+        counts = _cell_counts(labels, grid, num_classes + 1)
+        pixels = counts.sum(1).sum(-1, keepdim=True)  # of the image, after an enlargement if any
+        return counts[:, :num_classes].to(dtype) * (counts.shape[-1] / pixels[:, None].to(dtype))
+    units = (multiple, multiple) if multiple else grid
+    labels = _enlarge(labels, *(-(-size // unit) * unit for size, unit in zip(labels.shape[1:], units)))
+    counts = _cell_counts(labels, grid, num_classes + 1, late=1)
+    winner = counts.argmax(1, keepdim=True)  # argmax returns the first of equals: the lowest label
+    return torch.zeros_like(counts, dtype=dtype).scatter_(1, winner, 1.0)[:, :num_classes]
+
+
+def cell_shares(labels: Tensor, grid: torch.Size | tuple[int, int], *, num_classes: int) -> Tensor:
+    """(B, C, h * w) share in [0, 1] of each cell's own pixels that carries each class; see cell_weights."""
+    counts = _cell_counts(labels, grid, num_classes + 1)
+    return counts[:, :num_classes] / counts.sum(1, keepdim=True)
+
+
+def _cell_counts(
+    labels: Tensor, grid: torch.Size | tuple[int, int], slots: int, *, late: Literal[0, 1] = 0
+) -> Tensor:
+    """(B, slots, h * w) float32 number of pixels of each label in each cell.
+
+    A pixel lies in the cell that nearest-neighbour enlargement of the features gives it. The vote of the
+    released code cuts its windows at floor(i * size / cells) instead (``late``), one pixel off at times.
+    """
     # A mask coarser than the features: every cell reads the label under it.
     labels = _enlarge(labels, *(max(size, cell) for size, cell in zip(labels.shape[1:], grid)))
-    height, width = labels.shape[1:]
-    # A pixel lies in the cell that nearest-neighbour enlargement of the features gives it; the vote of the
-    # released code cuts its windows at floor(i * size / cells) instead, which is one pixel off at times.
-    late = 0 if assign == "area" else 1
+    batch, height, width = labels.shape
+    cells = grid[0] * grid[1]
     rows = ((torch.arange(height, device=labels.device) + late) * grid[0] - late) // height
     columns = ((torch.arange(width, device=labels.device) + late) * grid[1] - late) // width
     cell = rows[:, None] * grid[1] + columns
-    slots = num_classes + 1
     image = torch.arange(batch, device=labels.device)[:, None, None]
     index = (image * slots + labels) * cells + cell
     # Whole counts in float32 are exact whatever the order of the additions: deterministic on every device.
     counts = torch.zeros(batch * slots * cells, device=labels.device)
     counts.scatter_add_(0, index.flatten(), torch.ones((), device=labels.device).expand(index.numel()))
-    counts = counts.view(batch, slots, cells)
-    if assign == "majority":
-        winner = counts.argmax(1, keepdim=True)  # argmax returns the first of equals: the lowest label
-        return torch.zeros_like(counts).scatter_(1, winner, 1.0)[:, :num_classes]
-    return counts[:, :num_classes] * (cells / (height * width))
+    return counts.view(batch, slots, cells)
 
 
 def _enlarge(labels: Tensor, height: int, width: int) -> Tensor:
@@ -165,6 +181,4 @@ def pool(features: Tensor, weights: Tensor) -> ClassCentroids:
     """Weighted mean of checked features (B, D, h, w) with cell weights (B, C, h * w)."""
     sums = weights @ features.flatten(2).mT
     counts = weights.sum(-1)
-    # An absent class has sum zero; the clamp only avoids 0 / 0.
-    smallest = 0.5 / max(weights.shape[-1], 1) ** 2
-    return ClassCentroids(sums / counts.clamp_min(smallest)[..., None], counts)
+    return ClassCentroids(sums / torch.where(counts > 0, counts, 1.0)[..., None], counts)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._checks import check_finite, check_positive, check_range, check_same, check_tensor, describe
-from .pooling import ClassCentroids, cell_weights, check_mask, pool
+from .pooling import ClassCentroids, cell_shares, cell_weights, check_mask, pool
 from .recipe import Recipe
 from .transport import early_stopped_weights, minmax, solve
 
@@ -98,7 +98,7 @@ def uss_rebalance(
     recipe = Recipe() if recipe is None else recipe
     check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
     context = _checked_context(
-        features, mask, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
+        features, "features", mask, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
     )
     check_finite(features, "features")
     with torch.no_grad(), torch.autocast(device_type=features.device.type, enabled=False):
@@ -179,7 +179,7 @@ def wss_rebalance(
         check_same(level, f"features[{position}]", scores, "scores")
         check_finite(level, f"features[{position}]")
     context = _checked_context(
-        scores, mask, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
+        scores, "scores", mask, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
     )
     check_finite(scores, "scores")
     check_finite(uss_centroids, "uss_centroids")
@@ -205,6 +205,7 @@ def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]
 
 def _checked_context(
     reference: Tensor,
+    reference_name: str,
     mask: Tensor,
     num_classes: int,
     background: int | None,
@@ -218,7 +219,7 @@ def _checked_context(
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
     labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
-    check_same(labels, "mask", reference, "scores" if reference.shape[1] == num_classes else "features")
+    check_same(labels, "mask", reference, reference_name)
     if background is not None and not 0 <= background < num_classes:
         raise ValueError(
             f"background must be None or a label in 0..{num_classes - 1}, got {background}: "
@@ -261,7 +262,7 @@ def _cell_mass(context: Context, grid: torch.Size, recipe: Recipe) -> Tensor | N
     if context.inside is None or recipe.geometry == "released":
         return None
     outside = (~context.inside).long()
-    share = cell_weights(outside, grid, num_classes=1)[:, 0]
+    share = cell_shares(outside, grid, num_classes=1)[:, 0]
     return share / share.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
@@ -320,7 +321,7 @@ def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Rec
 def similarity(centroids: Tensor) -> Tensor:
     """(B, C, C) cosine between class centroids (B, C, D); 0 for absent classes."""
     units = F.normalize(centroids, dim=-1)
-    return units @ units.mT
+    return (units @ units.mT).clamp(-1.0, 1.0)  # rounding must not lift equal centroids above tau = 1
 
 
 def group_classes(alike: Tensor, tau: float, context: Context, recipe: Recipe) -> Tensor:

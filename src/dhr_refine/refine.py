@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_positive, check_range, describe
+from ._checks import check_finite, check_positive, check_range, describe
 from ._inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -24,7 +24,7 @@ from ._inputs import (
 )
 from .crf import DenseCRFLattice, dense_crf
 from .pamr import pamr
-from .pooling import cell_weights
+from .pooling import cell_shares
 from .rebalance import group_classes, make_context, rebalance_uss, rebalance_wss, similarity
 from .recipe import Recipe
 from .transport import early_stopped_weights, solve
@@ -104,13 +104,14 @@ def refine_mask(
     uss_features : Tensor, (B, D, u, v), floating point
         Unsupervised features (DINO, STEGO, CAUSE, ...) of the same crops as ``masks``.
     wss_features : Tensor (B, D, u, v) or list of such tensors
-        The classifier's own features, one level or several.
+        The classifier's own features, one level or several. For lists of images: one such entry per image.
     images : Tensor, (B, 3, H, W), optional
         The same crops: uint8, floating point in [0, 1], or normalised with ``mean`` and ``std`` (a floating
-        point batch within [0, 1] is taken as it is). Needed by ``boundary="crf"`` and ``"pamr"``.
+        point batch within [-0.1, 1.1] is taken to be in [0, 1]). Needed by ``boundary="crf"`` and ``"pamr"``.
     labels : Tensor (B, C) or list of index lists, optional
         Image tags without background: multi-hot of any dtype, or 0-based foreground indices per image (also
-        naming the channels of ``cams`` where these hold the tags only). Default: the classes present in
+        naming the channels of ``cams`` where these hold the tags only). CAMs with a background channel need
+        multi-hot labels: indices alone do not tell that there is one. Default: the classes present in
         ``masks``, with a warning, as vanished classes cannot come back then.
     boxes : Tensor (B, 4), array or list, optional
         Crop boxes in whole pixels, end exclusive; entries may be None. Pixels outside take part in nothing
@@ -139,9 +140,9 @@ def refine_mask(
     -------
     LongTensor (B, H, W), or as ``masks`` came
         The refined masks on the device of ``masks``. Only the tags and the background appear, plus
-        ``ignore_index`` outside the boxes; an image without tags returns its base mask
-        (``Recipe.released()`` takes the labels of M_init instead). A single image (no batch axis) returns
-        (H, W), a list returns a list.
+        ``ignore_index`` outside the boxes and where neither the base mask, the seed nor a feature says
+        anything; an image without tags returns its base mask (``Recipe.released()`` takes the labels of
+        M_init instead). A single image (no batch axis) returns (H, W), a list returns a list.
 
     Raises
     ------
@@ -354,6 +355,7 @@ class _Crops:
                     f"boundary must return probabilities of shape {tuple(probs.shape)}, got "
                     f"{describe(result)}: keep the shape of its second argument"
                 )
+            check_finite(result, "the result of boundary")
             return result.detach().to(probs)
         assert self.images is not None
         if self.boundary == "pamr":
@@ -418,7 +420,7 @@ def _refine(
     else:
         seed_mask = _to_labels(seed, batch.classes, ignore_index)
         init_mask = torch.where(seed < absent, seed_mask, batch.base)
-        recovered = (batch.base_pixels == 0) & _has_pixels(mask, batch.classes)
+        recovered = (batch.base_pixels == 0) & (batch.classes >= 0) & _has_pixels(mask, batch.classes)
     return RefineSteps(
         mask=mask,
         probs=probs,
@@ -449,7 +451,7 @@ def _seed(batch: Batch, crops: list[_Crops], absent: int, *, reg: float, recipe:
         # A pixel that no CAM claims stays unassigned; inside the boundary tool, or its output would sum
         # to 1 over the tags and leave nothing to the background.
         unassigned = 1.0 - tags.amax(dim=1, keepdim=True)
-        winner = crop.refine_edges(torch.cat((tags, unassigned), dim=1)).argmax(dim=1)
+        _, winner = crop.refine_edges(torch.cat((tags, unassigned), dim=1)).max(dim=1)
         crop.paste(torch.where(winner < crop.tags, winner + offset, absent), seed)
     return seed
 
@@ -467,7 +469,7 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
                 kept[row, y0:y1, x0:x1] = True
             cells = kept.flatten(1).float()
         else:
-            cells = cell_weights((~batch.inside).long(), grid, num_classes=1)[:, 0]
+            cells = cell_shares((~batch.inside).long(), grid, num_classes=1)[:, 0]
             cams = cams * (cells > 0).view(-1, 1, *grid)
             cells = cells / cells.sum(-1, keepdim=True).clamp_min(1e-12)
     cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-5)
@@ -522,10 +524,10 @@ def _finish(scores: Tensor, present: Tensor, labels: Tensor, recipe: Recipe) -> 
         scores = scores + 1e-6 * present[..., None, None]
         scores = scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12)
     if recipe.prior > 0.0:
-        shares = cell_weights(labels, scores.shape[-2:], num_classes=count).view(scores.shape)
-        known = shares.sum(dim=1, keepdim=True)
+        shares = cell_shares(labels, scores.shape[-2:], num_classes=count).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
-        scores = (1.0 - recipe.prior * known.clamp_max(1.0)) * scores + recipe.prior * shares
+        known = shares.sum(dim=1, keepdim=True)
+        scores = (1.0 - recipe.prior * known) * scores + recipe.prior * shares
     return scores
 
 

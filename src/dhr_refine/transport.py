@@ -8,7 +8,11 @@ where Sinkhorn's alternation needs dozens.
 
 from __future__ import annotations
 
+import functools
+import importlib
+import importlib.util
 import math
+from types import ModuleType
 from typing import Literal, NamedTuple
 
 import torch
@@ -28,8 +32,10 @@ Method = Literal["newton", "sinkhorn", "pot"]
 # The first, cheap solve takes one pixel in 16, at least 256 and at most 1024: well spread, they place the
 # potentials within a few per cent. With fewer than 1024 pixels it costs as much as it saves.
 _SAMPLE_STEP, _SAMPLE_LEAST, _SAMPLE_MOST = 16, 256, 1024
-# The kernel exp(score / reg) spans this many e-folds at most in the first step of the annealing.
-_EASY_RANGE = 10.0
+# With a small regulariser single pixels decide, and the sample must be larger.
+_SAMPLE_HARD = 8192
+# Where the kernel exp(score / reg) spans more e-folds than this, the problem is annealed.
+_EASY_RANGE = 20.0
 # Smallest marginal that still has a finite logarithm and reciprocal in float32.
 _TINY = 1e-30
 # Largest change of a potential in one step; a step that overshoots divides it by four.
@@ -37,17 +43,31 @@ _MAX_STEP = 16.0
 # The lean loop: its passes at most, and the largest change of a potential in one of them.
 _LEAN_PASSES = 6
 _LEAN_STEP = 4.0
+# Relative marginal error at which the solve on the sample stops: its own error is larger.
+_SAMPLE_TOL = 1e-2
 
 
-class TransportPlan(NamedTuple):
-    """Result of :func:`sinkhorn_ot`."""
-
+class _TransportPlan(NamedTuple):
     plan: Tensor
     """Transported mass, same shape and dtype as the scores, sums to 1 per image."""
     residual: Tensor
     """(B,) largest relative error of a class marginal, ``max |sum_n plan - b| / b``."""
     iterations: Tensor
     """(B,) int64, passes over all pixels."""
+
+
+class TransportPlan(_TransportPlan):
+    """Result of :func:`sinkhorn_ot`: a named tuple (plan, residual, iterations), and how it was solved."""
+
+    solver: str
+    """"numba" or "torch" (where the compiled path does not apply, or numba is not installed), or "pot"."""
+
+    @classmethod
+    def of(cls, plan: Tensor, residual: Tensor, iterations: Tensor, solver: str) -> TransportPlan:
+        """Build a plan that knows its solver."""
+        result = cls(plan, residual, iterations)
+        result.solver = solver
+        return result
 
 
 class PixelShares(NamedTuple):
@@ -59,6 +79,8 @@ class PixelShares(NamedTuple):
     """(B,) largest relative error of a class marginal."""
     iterations: Tensor
     """(B,) int64, passes over all pixels."""
+    solver: str
+    """See :class:`TransportPlan`."""
 
 
 class _Problem(NamedTuple):
@@ -135,7 +157,8 @@ def sinkhorn_ot(
     ----------
     scores : Tensor, (B, K, H, W) or (B, K, N), floating point
         Class scores S, usually in [0, 1]; the cost is ``1 - S``. fp16 and bf16 are computed in float32,
-        float64 in float64.
+        float64 in float64. The plan comes back in the dtype of the scores: fp16 cannot hold masses below
+        6e-8, so pass ``scores.float()`` for images of more than a few thousand pixels.
     reg : float
         Entropic regulariser (the paper's lambda = 0.1). Down to 1e-3 for scores in [0, 1] without NaN.
     pixel_mass : Tensor, (B, H, W) / (B, N) or without B, optional
@@ -158,7 +181,8 @@ def sinkhorn_ot(
     Returns
     -------
     TransportPlan
-        ``plan`` (shape and dtype of ``scores``, sums to 1 per image), ``residual`` (B,), ``iterations`` (B,).
+        ``plan`` (shape and dtype of ``scores``, sums to 1 per image), ``residual`` (B,), ``iterations`` (B,);
+        its attribute ``solver`` tells which implementation ran.
         An image without a valid pixel or class gets zeros, residual 0 and 0 iterations.
 
     Raises
@@ -170,10 +194,14 @@ def sinkhorn_ot(
     Notes
     -----
     Gradients flow to ``scores`` and to both masses, exactly, by differentiating one Newton step at the
-    solution (implicit differentiation); the plan is the same with and without them.
+    solution (implicit differentiation); the plan is the same with and without them, to rounding.
+
+    With numba installed (``pip install "dhr_refine[numba]"``), float32 problems on the CPU are solved by a
+    compiled loop, one image a thread (:func:`torch.get_num_threads`); otherwise, and for what that loop
+    leaves unfinished, by torch operations on any device. The results agree to rounding.
 
     The host waits for the device once to check the input and once per pass to test convergence (about
-    five passes from cold, two to four after the subsampled start).
+    five passes from cold, two or three after the subsampled start).
 
     Examples
     --------
@@ -192,12 +220,12 @@ def sinkhorn_ot(
     flat = scores.flatten(2)
     if scores.dtype != torch.float64:
         flat = flat.float()
-    pixels, pixel_valid = _pixel_masses(scores, flat, pixel_mass, valid)
-    classes = _class_masses(flat, class_mass, valid, pixel_valid)
+    pixels = _pixel_masses(scores, flat, pixel_mass, valid)
+    classes = _class_masses(flat, class_mass, valid)
 
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
-        return TransportPlan(torch.zeros_like(scores), zero, zero.long())
+        return TransportPlan.of(torch.zeros_like(scores), zero, zero.long(), "torch")
     low, high = torch.stack(torch.aminmax(flat.detach())).tolist()
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
@@ -205,7 +233,7 @@ def sinkhorn_ot(
         )
 
     with torch.autocast(device_type=flat.device.type, enabled=False):
-        shares, residual, iterations = solve(
+        shares, residual, iterations, solver = solve(
             flat,
             pixels,
             classes,
@@ -215,17 +243,17 @@ def sinkhorn_ot(
             method=method,
             score_range=high - low,
         )
-        # An image without a pixel or class transports nothing.
+        # An image without a class transports nothing, and neither do pixels without mass.
         mass = (classes > 0).any(-1).to(flat.dtype)[:, None]
         mass = mass / flat.shape[-1] if pixels is None else mass * pixels
         plan = shares * mass[:, None]
-    return TransportPlan(plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
+    return TransportPlan.of(plan.reshape(scores.shape).to(scores.dtype), residual, iterations, solver)
 
 
 def _pixel_masses(
     scores: Tensor, flat: Tensor, pixel_mass: Tensor | None, valid: Tensor | None
-) -> tuple[Tensor | None, Tensor | None]:
-    """Bring pixel masses and pixel validity to (B, N), summing to 1 (or 0 without a valid pixel)."""
+) -> Tensor | None:
+    """Pixel masses (B, N) that sum to 1 (or 0 without a valid pixel); None where uniform."""
     batch, _, size = flat.shape
     grids = [tuple(scores.shape[2:]), (size,)]
     mass = None
@@ -241,20 +269,13 @@ def _pixel_masses(
         check_same(pixel_mass, "pixel_mass", scores, "scores")
         _check_mass(pixel_mass, "pixel_mass")
         mass = pixel_mass.flatten(1).to(flat.dtype)
-    is_pixels = valid is not None and not _masks_classes(scores, flat, valid)
-    pixel_valid = None
-    if valid is not None and is_pixels:
-        pixel_valid = valid.flatten(1)
-        mass = pixel_valid.to(flat.dtype) if mass is None else mass * pixel_valid
-    if mass is None:
-        return None, None
-    total = mass.sum(-1, keepdim=True)
-    return mass / total.clamp_min(_TINY), (total > 0)
+    if valid is not None and not _masks_classes(scores, flat, valid):
+        kept = valid.flatten(1)
+        mass = kept.to(flat.dtype) if mass is None else mass * kept
+    return None if mass is None else _to_one(mass)
 
 
-def _class_masses(
-    flat: Tensor, class_mass: Tensor | None, valid: Tensor | None, any_pixel: Tensor | None
-) -> Tensor:
+def _class_masses(flat: Tensor, class_mass: Tensor | None, valid: Tensor | None) -> Tensor:
     """Bring class masses to (B, K), summing to 1 over the classes that take part (or 0 without any)."""
     batch, num_classes, size = flat.shape
     if class_mass is None:
@@ -273,9 +294,13 @@ def _class_masses(
         mass = class_mass.to(flat.dtype)
     if valid is not None and valid.ndim == 2 and tuple(valid.shape) == (batch, num_classes) != (batch, size):
         mass = mass * valid
-    if any_pixel is not None:
-        mass = mass * any_pixel
-    return mass / mass.sum(-1, keepdim=True).clamp_min(_TINY)
+    return _to_one(mass)
+
+
+def _to_one(mass: Tensor) -> Tensor:
+    """Masses brought to sum 1 along the last axis; all zeros stay."""
+    total = mass.sum(-1, keepdim=True)
+    return mass / torch.where(total > 0, total, 1.0)
 
 
 def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
@@ -326,6 +351,9 @@ def solve(
     of an image are defined in every pixel, also where its mass is zero; they mean nothing where it has no
     class.
     """
+    if pixels is not None:
+        # An image without a pixel has nothing to transport to any class.
+        classes = classes * (pixels.sum(-1, keepdim=True) > 0)
     valid = classes > 0
     problem = _Problem(scores, 1.0 / reg, pixels, classes, valid)
     eps = torch.finfo(scores.dtype).eps
@@ -339,13 +367,13 @@ def solve(
         if method == "pot":
             return _solve_pot(detached, tol=tol, max_iter=max_iter)
         solver = _newton if method == "newton" else _sinkhorn
-        potentials, shares, residual, iterations = solver(
+        potentials, shares, residual, iterations, used = solver(
             detached, tol=tol, max_iter=max_iter, score_range=score_range / reg
         )
     if torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes))):
         shares = _differentiable_shares(problem, potentials, shares)
     dead = ~valid.any(-1)
-    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0))
+    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0), used)
 
 
 def _requires_grad(tensor: Tensor | None) -> bool:
@@ -417,42 +445,90 @@ class _Solved(NamedTuple):
     shares: Tensor  # (B, K, N)
     residual: Tensor  # (B,)
     passes: Tensor  # (B,)
+    solver: str = "torch"
 
 
 def _newton(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
     """Semi-dual Newton from a subsampled start: a lean loop first, a safeguarded one for what it leaves."""
-    size = problem.scores.shape[-1]
-    start = problem.start()
-    sampled = problem
+    size, device = problem.scores.shape[-1], problem.scores.device
+    if score_range > _EASY_RANGE:
+        few = problem if size <= _SAMPLE_HARD else problem.sample(_spread(size, _SAMPLE_HARD, device))
+        # The first of the easier problems spans half the range that counts as easy.
+        steps = math.ceil(math.log(2 * score_range / _EASY_RANGE, 4.0))
+        start, passes = _anneal(few, steps, max_iter=max_iter - 1 if few is problem else 50 * steps)
+        spent = int(passes.max()) if few is problem else 0
+        solved = _climb(problem, start, tol=tol, max_iter=max_iter - spent)
+        return solved._replace(passes=solved.passes + passes) if few is problem else solved
+    sample = None
     if size >= _SAMPLE_MOST:
-        count = min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST)
-        sampled = problem.sample(_spread(size, count, problem.scores.device))
-    # Annealing: the potentials scale with 1 / reg, so each easier problem starts the next.
-    steps = max(0, math.ceil(math.log(max(score_range / _EASY_RANGE, 1.0)) / math.log(4.0)))
-    for step in range(steps):
-        factor = 4.0 ** (step - steps)
-        start = _climb(sampled.cooled(factor), start, tol=1e-1, max_iter=50).potentials * 4.0
-    matrix = None
-    if sampled is not problem:
-        if steps:
-            start = _climb(sampled, start, tol=1e-2, max_iter=50).potentials
-        else:
-            start = _rush(sampled, start, tol=1e-2, max_iter=_LEAN_PASSES)[0].potentials
-        matrix = _semidual_inverse(sampled, sampled.shares(start))
-    solved, done = _rush(problem, start, tol=tol, max_iter=min(max_iter, _LEAN_PASSES), matrix=matrix)
-    if bool(done.all()) or max_iter <= _LEAN_PASSES:
+        sample = _spread(size, min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST), device)
+    lean = min(max_iter, _LEAN_PASSES)
+    solved = _lean(problem, sample, tol=tol, max_iter=lean)
+    rest = (solved.residual > tol).nonzero()[:, 0]
+    if len(rest) == 0 or lean == max_iter:
         return solved
-    rest = (~done).nonzero()[:, 0]
     hard = problem.images(rest)
     # A lean solve that went astray is no start.
-    near = (solved.residual[rest, None] < 1.0) & torch.isfinite(start[rest]).any(-1, keepdim=True)
-    start = torch.where(near, solved.potentials[rest], hard.start() if not steps else start[rest])
-    finish = _climb(hard, start, tol=tol, max_iter=max_iter - _LEAN_PASSES)
+    near = solved.residual[rest, None] < 1.0
+    start = torch.where(near, solved.potentials[rest], hard.start())
+    finish = _climb(hard, start, tol=tol, max_iter=max_iter - lean)
     solved.potentials[rest] = finish.potentials
     solved.shares[rest] = finish.shares
     solved.residual[rest] = finish.residual
-    solved.passes[rest] = finish.passes + _LEAN_PASSES
+    solved.passes[rest] = finish.passes + lean
     return solved
+
+
+def _anneal(problem: _Problem, steps: int, *, max_iter: int) -> tuple[Tensor, Tensor]:
+    """Potentials of a problem with a small regulariser by way of easier ones, and the passes (B,) it took.
+
+    The potentials scale with 1 / reg.
+    """
+    start = problem.start()
+    passes = torch.zeros(len(start), dtype=torch.long, device=start.device)
+    for step in range(steps + 1):
+        left = max_iter - int(passes.max())
+        if left <= 0:
+            # No more passes to spend: the potentials as they are, brought to the regulariser asked for.
+            return start * 4.0 ** (steps - step), passes
+        easier = problem.cooled(4.0 ** (step - steps))
+        solved = _climb(easier, start, tol=1e-1 if step < steps else 1e-2, max_iter=min(left, 50))
+        passes = passes + solved.passes
+        start = solved.potentials * (4.0 if step < steps else 1.0)
+    return start, passes
+
+
+@functools.cache
+def _compiled() -> ModuleType | None:
+    """The compiled solver, None without numba."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    return importlib.import_module("._transport_numba", __package__)
+
+
+def _lean(problem: _Problem, sample: Tensor | None, *, tol: float, max_iter: int) -> _Solved:
+    """Newton without safeguards, compiled where that is possible; a residual above ``tol`` is unfinished."""
+    scores = problem.scores
+    compiled = _compiled() if scores.device.type == "cpu" and scores.dtype == torch.float32 else None
+    if compiled is not None:
+        potentials, shares, residual, passes = compiled.solve_images(
+            scores,
+            problem.sharpness,
+            problem.pixels,
+            problem.classes,
+            sample,
+            tol=tol,
+            sample_tol=_SAMPLE_TOL,
+            max_iter=max_iter,
+            max_step=_LEAN_STEP,
+        )
+        return _Solved(potentials, shares, residual, passes, "numba")
+    start, matrix = problem.start(), None
+    if sample is not None:
+        sampled = problem.sample(sample)
+        start = _rush(sampled, start, tol=_SAMPLE_TOL, max_iter=max_iter).potentials
+        matrix = _semidual_inverse(sampled, sampled.shares(start))
+    return _rush(problem, start, tol=tol, max_iter=max_iter, matrix=matrix)
 
 
 def _semidual_inverse(problem: _Problem, p: Tensor) -> Tensor:
@@ -469,11 +545,11 @@ def _semidual_inverse(problem: _Problem, p: Tensor) -> Tensor:
 
 def _rush(
     problem: _Problem, start: Tensor, *, tol: float, max_iter: int, matrix: Tensor | None = None
-) -> tuple[_Solved, Tensor]:
+) -> _Solved:
     """Newton on the log residual, (diag(m) - A + m m^T) d = m log(b / m), without safeguards.
 
     ``matrix`` is an inverse to use throughout (that of a subsample: then no pass needs the second moment of
-    all the pixels); None computes it in every pass. Returns the state and which images are done.
+    all the pixels); None computes it in every pass.
     """
     log_mass = problem.classes.clamp_min(_TINY).log()
     shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
@@ -493,7 +569,8 @@ def _rush(
         side = (m * (log_mass - m.clamp_min(_TINY).log())).masked_fill(~problem.valid | done[:, None], 0.0)
         step = (inverse @ side.double()[..., None])[..., 0]
         g = g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
-    return _Solved(g, shares, residual, passes), done
+    # NaN is no residual at all: such an image is unfinished.
+    return _Solved(g, shares, residual.nan_to_num(math.inf), passes)
 
 
 class _Ascent(NamedTuple):
@@ -565,13 +642,13 @@ def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int, score_range: floa
     shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
     residual = torch.zeros_like(g[:, 0])
     done = torch.zeros_like(residual, dtype=torch.bool)
-    for _ in range(max_iter):
+    for count in range(1, max_iter + 1):
         shares = problem.shares(g, buffer=buffer, out=shares)
         m = problem.marginal(shares)
         residual = _residual(problem.classes, m, problem.valid)
         passes += ~done
         done = done | (residual <= tol)
-        if bool(done.all()):
+        if count == max_iter or bool(done.all()):
             break
         g = torch.where(done[:, None], g, g + _log_ratio(problem.classes, m, problem.valid))
     return _Solved(g, shares, residual, passes)
@@ -611,7 +688,7 @@ def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
         shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
         iterations[b] = int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
     residual = _residual(problem.classes, problem.marginal(shares), problem.valid)
-    return PixelShares(shares, residual, iterations)
+    return PixelShares(shares, residual, iterations, "pot")
 
 
 def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor) -> Tensor:
@@ -624,9 +701,10 @@ def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor
         inverse, scale = _newton_matrix(problem, shares)
     marginal = problem.marginal(problem.shares(potentials))
     gap = (problem.classes - marginal).double()
-    gap = gap - gap.detach()  # value zero, gradient kept: the plan must not depend on requires_grad
+    gap = gap - gap.detach()  # value zero, gradient kept, here and below: requires_grad changes no plan
     step = scale * (inverse @ (scale * gap)[..., None])[..., 0]
-    return problem.shares(potentials + step.to(potentials.dtype))
+    moved = problem.shares(potentials + step.to(potentials.dtype))
+    return shares + (moved - moved.detach())
 
 
 def _spread(size: int, count: int, device: torch.device) -> Tensor:

@@ -22,7 +22,13 @@ def refine(
 
 
 def _refine_one(
-    cams: Tensor, mask: Tensor, uss: Tensor, wss: list[Tensor], image: Tensor, labels: Tensor, tau: float = 0.8
+    cams: Tensor,
+    mask: Tensor,
+    uss: Tensor,
+    wss: list[Tensor],
+    image: Tensor,
+    labels: Tensor,
+    tau: float = 0.8,
 ) -> Tensor:
     photo = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
     size = mask.shape

@@ -43,9 +43,7 @@ class Step(NamedTuple):
 
     def call(self, function: Any, **options: Any) -> Any:
         """Call refine_mask or a peer of the same signature."""
-        return function(
-            self.cams, self.masks, self.uss, self.wss, self.images, labels=self.labels, **options
-        )
+        return function(self.cams, self.masks, self.uss, self.wss, self.images, labels=self.labels, **options)
 
     def to(self, device: torch.device | str) -> Step:
         """The same scene on another device."""

@@ -1,0 +1,305 @@
+"""Speed of the dense CRF against pydensecrf.
+
+``pytest tests/benchmarks/test_crf_speed.py --benchmark-only`` times single calls. Run as a script, this file
+prints the tables of docs/dense_crf.md, with all variants interleaved in one run. Keep the machine quiet.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from photos import PRESETS, photo, scores
+
+from dhr_refine import DenseCRFLattice, dense_crf, pamr
+from dhr_refine.crf import _gaussian_lattices
+
+LATTICE = ("sxy", "srgb", "gauss_sxy")
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def variants(
+    image: Tensor, probs: Tensor, preset: dict[str, float], *, slow: bool = True
+) -> dict[str, Callable[[], object]]:
+    """The calls to compare; "first call" builds both lattices, as on the first image of a size."""
+    options = {key: preset[key] for key in LATTICE}
+    kept = {name: DenseCRFLattice(image, backend=name, **options) for name in ("numba", "torch")}
+
+    def call(backend: str) -> Callable[[], object]:
+        return lambda: dense_crf(image, probs, backend=backend, **preset)
+
+    def first_call() -> object:
+        _gaussian_lattices.clear()
+        return dense_crf(image, probs, backend="numba", **preset)
+
+    calls = {
+        "pydensecrf": call("pydensecrf"),
+        "numba, first call": first_call,
+        "numba, next images": call("numba"),
+        "numba, lattice kept": lambda: dense_crf(image, probs, lattice=kept["numba"], **preset),
+    }
+    if slow:
+        calls["torch, next images"] = call("torch")
+        calls["torch, lattice kept"] = lambda: dense_crf(image, probs, lattice=kept["torch"], **preset)
+    return calls
+
+
+@pytest.mark.parametrize("number", [1, 2])
+@pytest.mark.parametrize("classes", [4, 21])
+@pytest.mark.parametrize("preset", ["A", "C"])
+@pytest.mark.parametrize("variant", ["pydensecrf", "numba, next images", "numba, lattice kept"])
+def test_dense_crf(benchmark, variant, preset, classes, number):
+    benchmark.group = f"{preset}, {classes} classes, {number} threads"
+    image, probs = photo("astronaut", 512, 512), scores(classes, 512, 512)
+    with threads(number):
+        benchmark(variants(image, probs, PRESETS[preset])[variant])
+
+
+def test_pamr(benchmark):
+    with threads(1):
+        benchmark(pamr, photo("astronaut", 512, 512), scores(4, 512, 512))
+
+
+# --- tables -------------------------------------------------------------------------------------------
+
+
+def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each call; every round runs all calls, so that a slow moment hits them all."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def table(head: list[str], rows: list[list[str]]) -> None:
+    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+def seconds(times: list[float]) -> str:
+    middle = statistics.median(times)
+    spread = (max(times) - min(times)) / middle / 2
+    return f"{1e3 * middle:.0f} ms (± {100 * spread:.0f} %)"
+
+
+def speed_table(rounds: int) -> None:
+    """Every variant: preset, classes, threads."""
+    rows = []
+    for name in ("astronaut", "coffee"):
+        size = (512, 512) if name == "astronaut" else (400, 512)
+        for preset in ("A", "B", "C"):
+            for classes in (2, 4, 21):
+                image, probs = photo(name, *size), scores(classes, *size)
+                for number in (1, 2):
+                    with threads(number):
+                        times = interleaved(variants(image, probs, PRESETS[preset]), rounds)
+                    reference = times["pydensecrf"]
+                    ratios = [
+                        f"{statistics.median(reference) / statistics.median(times[key]):.2f}"
+                        for key in times
+                        if key != "pydensecrf"
+                    ]
+                    rows.append([name, preset, str(classes), str(number), seconds(reference), *ratios])
+    head = ["photo", "preset", "classes", "threads", "pydensecrf"]
+    head += ["numba, first call", "numba, next images", "numba, lattice kept"]
+    table([*head, "torch, next images", "torch, lattice kept"], rows)
+
+
+def batch_table(rounds: int) -> None:
+    """A batch, one image a thread."""
+    rows = []
+    images = torch.stack([photo("astronaut", 400, 400), photo("coffee", 400, 400)] * 4)
+    for preset in ("A", "C"):
+        probs = scores(4, 400, 400, batch=8)
+        for number in (1, 2):
+            with threads(number):
+                times = interleaved(
+                    {
+                        "pydensecrf": lambda p=preset, q=probs: dense_crf(
+                            images, q, backend="pydensecrf", **PRESETS[p]
+                        ),
+                        "numba": lambda p=preset, q=probs: dense_crf(
+                            images, q, backend="numba", **PRESETS[p]
+                        ),
+                    },
+                    rounds,
+                )
+            ratio = statistics.median(times["pydensecrf"]) / statistics.median(times["numba"])
+            rows.append(
+                [preset, str(number), seconds(times["pydensecrf"]), seconds(times["numba"]), f"{ratio:.2f}"]
+            )
+    table(["8 images of 400 x 400, preset", "threads", "pydensecrf", "numba", "ratio"], rows)
+
+
+def growth_table(rounds: int) -> None:
+    """Pixels, classes and iterations, one thread, preset C."""
+    rows = []
+    cases = [(side, 4, 10) for side in (128, 256, 384, 512)]
+    cases += [(256, classes, 10) for classes in (2, 8, 16, 21, 41, 81)]
+    cases += [(256, 4, iterations) for iterations in (1, 5, 20)]
+    for side, classes, iterations in cases:
+        image, probs = photo("astronaut", side, side), scores(classes, side, side)
+        options = {**PRESETS["C"], "iterations": iterations}
+        with threads(1):
+            times = interleaved(
+                {
+                    backend: lambda b=backend, i=image, p=probs, o=options: dense_crf(i, p, backend=b, **o)
+                    for backend in ("pydensecrf", "numba", "torch")
+                },
+                rounds,
+            )
+        cells = [seconds(times[key]) for key in ("pydensecrf", "numba", "torch")]
+        rows.append([f"{side} x {side}", str(classes), str(iterations), *cells])
+    table(["size", "classes", "iterations", "pydensecrf", "numba", "torch"], rows)
+
+
+def parity_table() -> None:
+    """Differences to pydensecrf over photos, presets, classes and odd sizes."""
+    rows = []
+    for preset, options in PRESETS.items():
+        worst = {"numba": [0.0, 1.0], "torch": [0.0, 1.0]}
+        for name, size in (
+            ("astronaut", (512, 512)),
+            ("coffee", (399, 511)),
+            ("chelsea", (299, 451)),
+            ("rocket", (427, 301)),
+        ):
+            for classes in (2, 5, 21):
+                image, probs = photo(name, *size), scores(classes, *size)
+                expected = dense_crf(image, probs, backend="pydensecrf", **options)
+                for backend, (largest, equal) in worst.items():
+                    result = dense_crf(image, probs, backend=backend, **options)
+                    share = float((result.argmax(0) == expected.argmax(0)).double().mean())
+                    difference = float((result - expected).abs().max())
+                    worst[backend] = [max(largest, difference), min(equal, share)]
+        cells = [f"{v[0]:.1e}, {100 * v[1]:.4f} %" for v in worst.values()]
+        kernel = "/".join(f"{options[key]}" for key in ("sxy", "srgb", "compat"))
+        rows.append([f"{preset} ({kernel}; {options['gauss_sxy']}/{options['gauss_compat']})", *cells])
+    table(["preset (bilateral; Gaussian)", "numba: max abs dQ, equal argmax", "torch"], rows)
+
+
+def lattice_table() -> None:
+    """Memory of a lattice."""
+    rows = []
+    for preset, options in PRESETS.items():
+        image = photo("astronaut", 512, 512)
+        sizes = []
+        for backend in ("numba", "torch"):
+            lattice = DenseCRFLattice(image, backend=backend, **{key: options[key] for key in LATTICE})
+            sizes.append(f"{lattice.nbytes / 1e6:.0f} + {lattice._gaussian.nbytes / 1e6:.0f} MB")
+        rows.append([preset, *sizes])
+    table(["preset, 512 x 512", "numba: image + shared Gaussian", "torch"], rows)
+
+
+def memory_table() -> None:
+    """Peak memory of a call above what was there before, each in a process of its own."""
+    rows = []
+    for classes in (4, 21):
+        cells = []
+        for backend in ("pydensecrf", "numba", "torch"):
+            code = f"import test_crf_speed; print(test_crf_speed.peak({backend!r}, {classes}))"
+            folder = Path(__file__).parent
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+            )
+            cells.append(f"{done.stdout.split()[-1]} MB")
+        rows.append([str(classes), *cells])
+    table(["classes, 512 x 512, preset C", "pydensecrf", "numba", "torch"], rows)
+
+
+def peak(backend: str, classes: int) -> int:
+    """Megabytes at the peak of a call, above the inputs and the libraries."""
+    torch.set_num_threads(1)
+    image, probs = photo("astronaut", 512, 512), scores(classes, 512, 512)
+    dense_crf(image[:, :64, :64], probs[:, :64, :64], backend=backend)  # loads and compiles
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak anew
+    before = _status("VmRSS")
+    dense_crf(image, probs, backend=backend)
+    return round((_status("VmHWM") - before) / 1000)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
+
+
+def boundary_table(rounds: int) -> None:
+    """PAMR beside the CRF."""
+    image, probs = photo("astronaut", 512, 512), scores(4, 512, 512)
+    with threads(1):
+        times = interleaved(
+            {
+                "pydensecrf": lambda: dense_crf(image, probs, backend="pydensecrf"),
+                "dense_crf": lambda: dense_crf(image, probs),
+                "pamr": lambda: pamr(image, probs),
+            },
+            rounds,
+        )
+    table(["512 x 512, 4 classes, 1 thread", "time"], [[key, seconds(value)] for key, value in times.items()])
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument(
+        "tables", nargs="*", default=["parity", "speed", "batch", "growth", "lattice", "memory", "pamr"]
+    )
+    options = parser.parse_args()
+    import numba
+
+    print(f"{time.strftime('%Y-%m-%d')}, {processor()}, Python {platform.python_version()}, ", end="")
+    print(f"torch {torch.__version__}, numba {numba.__version__}; medians of {options.rounds} rounds")
+    actions = {
+        "parity": parity_table,
+        "speed": lambda: speed_table(options.rounds),
+        "batch": lambda: batch_table(options.rounds),
+        "growth": lambda: growth_table(options.rounds),
+        "lattice": lattice_table,
+        "memory": memory_table,
+        "pamr": lambda: boundary_table(options.rounds),
+    }
+    for name in options.tables:
+        actions[name]()
+
+
+def processor() -> str:
+    """The processor's name as the kernel gives it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor()
+
+
+if __name__ == "__main__":
+    main()

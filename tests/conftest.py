@@ -1,0 +1,68 @@
+"""Devices and dtypes as parameters, a fixed random state per test, and guards on torch's global settings."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("dhr_refine", deadline=None, derandomize=True, max_examples=50)
+settings.load_profile("dhr_refine")
+
+
+@pytest.fixture(
+    params=[
+        "cpu",
+        pytest.param(
+            "cuda",
+            marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, none here"),
+        ),
+    ]
+)
+def device(request: pytest.FixtureRequest) -> torch.device:
+    """Every device of this machine."""
+    return torch.device(request.param)
+
+
+@pytest.fixture(
+    params=[torch.float32, torch.float64, torch.float16, torch.bfloat16],
+    ids=lambda dtype: str(dtype).removeprefix("torch."),
+)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Every floating point type that the library accepts."""
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _random_state():
+    """Seed every generator before a test and give the caller's state back after it."""
+    # The legacy NumPy state is the one that other libraries draw from.
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()  # noqa: NPY002
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002
+    torch.manual_seed(0)
+    yield
+    random.setstate(before[0])
+    np.random.set_state(before[1])  # noqa: NPY002
+    torch.set_rng_state(before[2])
+
+
+@pytest.fixture(autouse=True)
+def _global_settings():
+    """A test, and the library under it, leaves torch's global settings as it found them."""
+
+    def current():
+        return (
+            torch.get_float32_matmul_precision(),
+            torch.get_num_threads(),
+            torch.are_deterministic_algorithms_enabled(),
+            torch.is_grad_enabled(),
+            torch.get_default_dtype(),
+        )
+
+    before = current()
+    yield
+    assert current() == before

@@ -1,0 +1,138 @@
+"""The public surface: names, signatures, typing, and an import that stays light."""
+
+from __future__ import annotations
+
+import inspect
+import subprocess
+import sys
+from dataclasses import fields
+from importlib import resources
+
+import pytest
+
+import dhr_refine
+
+NAMES = {
+    "ClassCentroids",
+    "Rebalanced",
+    "Recipe",
+    "RefineSteps",
+    "TransportPlan",
+    "class_avg_pool",
+    "dense_crf",
+    "pamr",
+    "refine_mask",
+    "refine_steps",
+    "sinkhorn_ot",
+    "uss_rebalance",
+    "wss_rebalance",
+}
+REFINE_OPTIONS = {
+    "labels": None,
+    "boxes": None,
+    "box_format": None,
+    "background": "first",
+    "ignore_index": 255,
+    "mean": (0.485, 0.456, 0.406),
+    "std": (0.229, 0.224, 0.225),
+    "tau": 0.8,
+    "reg": 0.1,
+    "boundary": "crf",
+    "recipe": None,
+}
+MUST = inspect.Parameter.empty
+# Positional arguments and keyword-only options with their defaults, as DESIGN.md, section 2, fixes them.
+SIGNATURES = {
+    "sinkhorn_ot": (
+        {"scores": MUST},
+        {"reg": 0.1, "pixel_mass": None, "class_mass": None, "valid": None, "tol": 1e-3, "method": "newton"},
+    ),
+    "class_avg_pool": (
+        {"features": MUST, "mask": MUST},
+        {"num_classes": MUST, "ignore_index": 255, "assign": "area"},
+    ),
+    "uss_rebalance": ({"features": MUST, "mask": MUST}, {"num_classes": MUST}),
+    "wss_rebalance": ({"scores": MUST, "features": MUST, "mask": MUST}, {"uss_centroids": MUST, "tau": 0.8}),
+    "refine_mask": (
+        {"cams": MUST, "masks": MUST, "uss_features": MUST, "wss_features": MUST, "images": None},
+        REFINE_OPTIONS,
+    ),
+    "refine_steps": (
+        {"cams": MUST, "masks": MUST, "uss_features": MUST, "wss_features": MUST, "images": None},
+        REFINE_OPTIONS,
+    ),
+    "dense_crf": (
+        {"images": MUST, "probs": MUST},
+        {"iterations": 10, "sxy": 67, "srgb": 3, "compat": 4, "gauss_sxy": 1, "gauss_compat": 3},
+    ),
+    "pamr": ({"images": MUST, "probs": MUST}, {"iterations": 10, "dilations": (1, 2, 4, 8, 12, 24)}),
+}  # fmt: skip
+
+
+def test_all_names_exist_and_nothing_else_is_public():
+    assert set(dhr_refine.__all__) >= NAMES
+    assert list(dhr_refine.__all__) == sorted(dhr_refine.__all__)
+    for name in dhr_refine.__all__:
+        assert getattr(dhr_refine, name).__doc__
+    visible = {
+        name
+        for name, value in vars(dhr_refine).items()
+        if not name.startswith("_") and not inspect.ismodule(value)
+    }
+    assert visible == set(dhr_refine.__all__)
+
+
+@pytest.mark.parametrize("name", list(SIGNATURES))
+def test_signatures_are_those_of_the_contract(name):
+    parameters = inspect.signature(getattr(dhr_refine, name)).parameters
+    positional, options = SIGNATURES[name]
+    found = {p.name: p.default for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD}
+    assert found == positional
+    for option, default in options.items():
+        assert parameters[option].kind is inspect.Parameter.KEYWORD_ONLY
+        assert parameters[option].default == default
+    assert all(p.annotation is not MUST for p in parameters.values())
+
+
+def test_result_fields_are_those_of_the_contract():
+    assert dhr_refine.TransportPlan._fields == ("plan", "residual", "iterations")
+    assert dhr_refine.ClassCentroids._fields == ("vectors", "counts")
+    assert dhr_refine.Rebalanced._fields == ("scores", "centroids", "present")
+    assert [field.name for field in fields(dhr_refine.RefineSteps)] == [
+        "mask",
+        "probs",
+        "classes",
+        "seed",
+        "init_mask",
+        "uss",
+        "wss",
+        "uss_centroids",
+        "uss_similarity",
+        "groups",
+        "recovered",
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["sinkhorn_ot", "class_avg_pool", "uss_rebalance", "wss_rebalance", "refine_mask"]
+)
+def test_docstrings_have_their_sections(name):
+    text = inspect.getdoc(getattr(dhr_refine, name))
+    for section in ("Parameters", "Returns", "Raises", "Examples"):
+        assert f"{section}\n{'-' * len(section)}" in text
+    for parameter in inspect.signature(getattr(dhr_refine, name)).parameters:
+        assert parameter in text
+
+
+def test_the_package_is_marked_as_typed():
+    assert resources.files("dhr_refine").joinpath("py.typed").is_file()
+
+
+def test_importing_stays_light():
+    code = (
+        "import sys, dhr_refine\n"
+        "heavy = {'ot', 'numba', 'matplotlib', 'transformers', 'pydensecrf', 'skimage', 'PIL', 'onnx'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "[]"

@@ -1,0 +1,557 @@
+"""Tests of the dense CRF: every backend against pydensecrf, and each of its promises."""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from photos import PRESETS, photo, scores, voc_images
+
+from dhr_refine import DenseCRFLattice, crf, dense_crf, probs_from_labels
+
+BACKENDS = ("torch", "numba")
+
+
+def assert_parity(result: torch.Tensor, expected: torch.Tensor) -> None:
+    assert result.shape == expected.shape
+    assert (result - expected).abs().max() <= 1e-3
+    assert (result.argmax(-3) == expected.argmax(-3)).double().mean() >= 0.9999
+
+
+@pytest.fixture(params=BACKENDS)
+def backend(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(autouse=True)
+def _one_thread():
+    """Small operations on many threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+# --- the same result as pydensecrf --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("preset", "name", "size", "classes"),
+    [
+        ("A", "astronaut", (203, 301), 4),
+        ("B", "coffee", (151, 257), 21),
+        ("C", "chelsea", (241, 187), 2),
+        ("C", "astronaut", (128, 255), 21),
+        ("D", "rocket", (199, 223), 3),
+        ("E", "coffee", (193, 131), 6),
+        ("E", "chelsea", (97, 333), 9),
+    ],
+)
+def test_equals_pydensecrf_on_photos(backend, preset, name, size, classes):
+    image, probs = photo(name, *size), scores(classes, *size)
+    expected = dense_crf(image, probs, backend="pydensecrf", **PRESETS[preset])
+    assert_parity(dense_crf(image, probs, backend=backend, **PRESETS[preset]), expected)
+
+
+@pytest.mark.skipif(not voc_images(), reason="needs the PASCAL VOC photos in ../shared/data")
+@pytest.mark.parametrize("preset", ["A", "C"])
+def test_equals_pydensecrf_on_voc(backend, preset):
+    from PIL import Image
+
+    for path in voc_images()[::150]:
+        array = np.asarray(Image.open(path).convert("RGB"))[:251, :317]
+        image = torch.from_numpy(array.transpose(2, 0, 1).copy())
+        probs = scores(5, *array.shape[:2], seed=3)
+        expected = dense_crf(image, probs, backend="pydensecrf", **PRESETS[preset])
+        assert_parity(dense_crf(image, probs, backend=backend, **PRESETS[preset]), expected)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 37), (41, 1), (2, 3), (16, 16), (17, 33)])
+def test_equals_pydensecrf_on_tiny_images(backend, size):
+    image = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    probs = torch.rand(3, *size).softmax(dim=0)
+    expected = dense_crf(image, probs, backend="pydensecrf")
+    torch.testing.assert_close(dense_crf(image, probs, backend=backend), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("iterations", [0, 1, 3])
+def test_iterations(backend, iterations):
+    image, probs = photo("coffee", 50, 60), scores(3, 50, 60)
+    expected = dense_crf(image, probs, backend="pydensecrf", iterations=iterations)
+    result = dense_crf(image, probs, backend=backend, iterations=iterations)
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def test_constant_image(backend):
+    image, probs = torch.full((3, 40, 50), 7, dtype=torch.uint8), scores(4, 40, 50)
+    expected = dense_crf(image, probs, backend="pydensecrf")
+    assert_parity(dense_crf(image, probs, backend=backend), expected)
+
+
+def test_dark_images_of_odd_size(backend):
+    # pydensecrf fills up its groups of four pixels with black ones, whose vertices take part in the blur.
+    image, probs = photo("coffee", 131, 151) // 4 + 8, scores(3, 131, 151)
+    expected = dense_crf(image, probs, backend="pydensecrf", **PRESETS["A"])
+    result = dense_crf(image, probs, backend=backend, **PRESETS["A"])
+    torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
+
+
+def test_unnormalised_scores_are_clipped_not_rescaled(backend):
+    image, probs = photo("coffee", 40, 50), 3 * scores(3, 40, 50)
+    probs[:, :5] = 0
+    expected = dense_crf(image, probs, backend="pydensecrf")
+    assert_parity(dense_crf(image, probs, backend=backend), expected)
+    assert_parity(dense_crf(image, probs.clamp(max=1), backend=backend), expected)
+
+
+def test_tiny_srgb_does_not_overflow(backend):
+    # pydensecrf's 16-bit keys overflow here, so the backends are compared with each other.
+    image, probs = photo("coffee", 40, 50), scores(3, 40, 50)
+    result = dense_crf(image, probs, srgb=0.3, compat=4, backend=backend)
+    other = "torch" if backend == "numba" else "numba"
+    assert_parity(result, dense_crf(image, probs, srgb=0.3, compat=4, backend=other))
+
+
+@settings(max_examples=25)
+@given(
+    height=st.integers(1, 40),
+    width=st.integers(1, 40),
+    classes=st.integers(2, 21),
+    sxy=st.floats(1, 200),
+    srgb=st.floats(1, 60),
+    gauss_sxy=st.floats(0.5, 10),
+    seed=st.integers(0, 1000),
+)
+def test_backends_agree(height, width, classes, sxy, srgb, gauss_sxy, seed):
+    generator = torch.Generator().manual_seed(seed)
+    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8, generator=generator)
+    probs = scores(classes, height, width, seed=seed)
+    options = {"sxy": sxy, "srgb": srgb, "gauss_sxy": gauss_sxy, "iterations": 5}
+    expected = dense_crf(image, probs, backend="pydensecrf", **options)
+    for backend in BACKENDS:
+        torch.testing.assert_close(
+            dense_crf(image, probs, backend=backend, **options), expected, atol=1e-3, rtol=0
+        )
+
+
+# --- properties ---------------------------------------------------------------------------------------
+
+
+@settings(max_examples=15)
+@given(classes=st.integers(2, 20), seed=st.integers(0, 1000), data=st.data())
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_class_order_does_not_matter(backend, classes, seed, data):
+    order = torch.tensor(data.draw(st.permutations(range(classes))))
+    image, probs = photo("coffee", 30, 37), scores(classes, 30, 37, seed=seed)
+    result = dense_crf(image, probs, backend=backend)
+    torch.testing.assert_close(
+        dense_crf(image, probs[order], backend=backend), result[order], atol=1e-4, rtol=0
+    )
+
+
+def test_probabilities_sum_to_one(backend):
+    result = dense_crf(photo("rocket", 60, 70), scores(7, 60, 70), backend=backend)
+    assert result.min() >= 0
+    torch.testing.assert_close(result.sum(dim=0), torch.ones(60, 70))
+
+
+def test_without_compatibility_nothing_moves(backend):
+    probs = scores(3, 30, 40)
+    result = dense_crf(photo("coffee", 30, 40), probs, compat=0, gauss_compat=0, backend=backend)
+    torch.testing.assert_close(result, probs, atol=1e-5, rtol=0)
+
+
+def test_refines_towards_the_edge_of_the_image(backend):
+    image = torch.zeros(3, 40, 40, dtype=torch.uint8)
+    image[:, :, 20:] = 200
+    truth = torch.zeros(40, 40)
+    truth[:, 20:] = 1
+    foreground = torch.full((40, 40), 0.4)
+    foreground[10:30, 17:34] = 0.9  # too small, and over the edge
+    probs = torch.stack([1 - foreground, foreground])
+    result = dense_crf(image, probs, sxy=30, srgb=10, compat=10, backend=backend).argmax(dim=0)
+    before = (probs.argmax(dim=0) == truth).double().mean()
+    assert (result == truth).double().mean() > max(0.95, float(before))
+
+
+# --- batches, dtypes, layouts -------------------------------------------------------------------------
+
+
+def test_batch_equals_single_images(backend):
+    images = torch.stack([photo(name, 70, 90) for name in ("coffee", "astronaut", "rocket")])
+    probs = scores(5, 70, 90, batch=3)
+    result = dense_crf(images, probs, backend=backend)
+    for image, prob, one in zip(images, probs, result, strict=True):
+        assert torch.equal(dense_crf(image, prob, backend=backend), one)
+
+
+def test_threads_change_rounding_only(two_threads):
+    images = torch.stack([photo(name, 210, 190) for name in ("coffee", "astronaut", "chelsea")])
+    probs = scores(5, 210, 190, batch=3)
+    batch = dense_crf(images, probs, backend="numba")
+    assert torch.equal(batch, dense_crf(images, probs, backend="numba"))
+    for image, prob, one in zip(images, probs, batch, strict=True):
+        split = dense_crf(image, prob, backend="numba")  # two threads in one image
+        assert torch.equal(split, dense_crf(image, prob, backend="numba"))
+        torch.testing.assert_close(split, one, atol=1e-4, rtol=0)
+    torch.set_num_threads(1)
+    assert torch.equal(batch, dense_crf(images, probs, backend="numba"))
+    torch.set_num_threads(2)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5, 18, 21])
+def test_two_threads_in_one_image(two_threads, classes):
+    image, probs = photo("astronaut", 210, 190), scores(classes, 210, 190)
+    expected = dense_crf(image, probs, backend="pydensecrf")
+    assert_parity(dense_crf(image, probs, backend="numba"), expected)
+
+
+def test_callers_may_use_threads(backend):
+    image, probs = photo("coffee", 64, 80), scores(3, 64, 80)
+    expected = dense_crf(image, probs, backend=backend)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: dense_crf(image, probs, backend=backend), range(8)))
+    assert all(torch.equal(result, expected) for result in results)
+
+
+def test_keeps_dtype_and_device(backend, dtype, device):
+    if backend == "numba" and device.type != "cpu":
+        pytest.skip("numba runs on the CPU only")
+    image, probs = photo("coffee", 30, 40).to(device), scores(3, 30, 40).to(device, dtype)
+    result = dense_crf(image, probs, backend=backend)
+    assert (result.dtype, result.device, result.shape) == (dtype, probs.device, probs.shape)
+    expected = dense_crf(image, probs.float(), backend=backend)
+    torch.testing.assert_close(result.float(), expected, atol=4e-3, rtol=0)
+
+
+def test_runs_in_float32_under_autocast(backend, device):
+    if backend == "numba" and device.type != "cpu":
+        pytest.skip("numba runs on the CPU only")
+    image, probs = photo("coffee", 30, 40).to(device), scores(3, 30, 40).to(device)
+    expected = dense_crf(image, probs, backend=backend)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        result = dense_crf(image, probs, backend=backend)
+    assert torch.equal(result, expected)
+
+
+def test_non_contiguous_inputs_stay_untouched(backend):
+    image = photo("coffee", 30, 40).permute(1, 2, 0).contiguous().permute(2, 0, 1)
+    probs = scores(3, 40, 30).transpose(1, 2).requires_grad_()
+    assert not image.is_contiguous()
+    assert not probs.is_contiguous()
+    before = copy.deepcopy((image, probs.detach()))
+    result = dense_crf(image, probs, backend=backend)
+    assert torch.equal(image, before[0])
+    assert torch.equal(probs.detach(), before[1])
+    assert not result.requires_grad
+    expected = dense_crf(image.contiguous(), probs.detach().contiguous(), backend=backend)
+    assert torch.equal(result, expected)
+    result.zero_()  # an ordinary tensor, and the caller's own
+    assert torch.equal(probs.detach(), before[1])
+
+
+def test_single_class_gives_ones(backend):
+    image = photo("coffee", 30, 40)
+    assert torch.equal(dense_crf(image, 0.3 * torch.ones(1, 30, 40), backend=backend), torch.ones(1, 30, 40))
+
+
+def test_empty_batch(backend):
+    images = torch.zeros(0, 3, 8, 9, dtype=torch.uint8)
+    assert dense_crf(images, torch.zeros(0, 4, 8, 9), backend=backend).shape == (0, 4, 8, 9)
+
+
+# --- classes left out ---------------------------------------------------------------------------------
+
+
+def test_min_prob_leaves_out_absent_classes(backend):
+    images = torch.stack([photo("coffee", 60, 70), photo("astronaut", 60, 70)])
+    probs = 1e-4 * torch.rand(2, 8, 60, 70)
+    probs[0, [1, 6]] += scores(2, 60, 70)
+    probs[1, [0, 3, 5]] += scores(3, 60, 70, seed=1)
+    result = dense_crf(images, probs, min_prob=1e-3, backend=backend)
+    absent = torch.ones(2, 8, dtype=torch.bool)
+    absent[0, [1, 6]] = absent[1, [0, 3, 5]] = False
+    assert not result[absent].any()
+    torch.testing.assert_close(result.sum(dim=1), torch.ones(2, 60, 70))
+    expected = dense_crf(images[0], probs[0, [1, 6]], backend=backend)
+    torch.testing.assert_close(result[0, [1, 6]], expected, atol=1e-5, rtol=0)
+    everything = dense_crf(images, probs, backend=backend)
+    torch.testing.assert_close(result, everything, atol=5e-3, rtol=0)
+
+
+def test_min_prob_above_everything_keeps_all_probable(backend):
+    image, probs = photo("coffee", 20, 30), 0.1 * torch.rand(3, 20, 30)
+    result = dense_crf(image, probs, min_prob=0.5, backend=backend)
+    assert torch.isfinite(result).all()
+    torch.testing.assert_close(result.sum(dim=0), torch.ones(20, 30))
+
+
+def test_min_prob_with_one_class_left(backend):
+    image, probs = photo("coffee", 20, 30), torch.zeros(3, 20, 30)
+    probs[1] = 1
+    result = dense_crf(image, probs, min_prob=0.5, backend=backend)
+    torch.testing.assert_close(result[1], torch.ones(20, 30))
+    assert not result[[0, 2]].any()
+
+
+# --- the lattice as an object -------------------------------------------------------------------------
+
+
+def test_lattice_is_reusable(backend):
+    images = torch.stack([photo("coffee", 60, 70), photo("astronaut", 60, 70)])
+    lattice = DenseCRFLattice(images, backend=backend)
+    for classes in (2, 5, 21):
+        probs = scores(classes, 60, 70, batch=2)
+        expected = dense_crf(images, probs, compat=7, backend=backend)
+        assert torch.equal(dense_crf(images, probs, compat=7, lattice=lattice), expected)
+
+
+def test_lattice_describes_itself(backend):
+    lattice = DenseCRFLattice(photo("coffee", 60, 70), sxy=80, srgb=13, gauss_sxy=3, backend=backend)
+    assert repr(lattice) == (
+        f"DenseCRFLattice(1 x 60 x 70, sxy=80, srgb=13, gauss_sxy=3, backend='{backend}', device='cpu')"
+    )
+    assert (lattice.shape, lattice.device, lattice.backend) == ((1, 60, 70), torch.device("cpu"), backend)
+    per_pixel = lattice.nbytes / (60 * 70)
+    assert 6 * 8 < per_pixel < 400
+
+
+def test_lattice_refuses_other_calls(backend):
+    images = torch.stack([photo("coffee", 40, 50), photo("astronaut", 40, 50)])
+    lattice = DenseCRFLattice(images, backend=backend)
+    probs = scores(3, 40, 50, batch=2)
+
+    def refuses(message, *, images=images, probs=probs, **options):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            dense_crf(images, probs, lattice=lattice, **options)
+
+    refuses(
+        "lattice was built for 2 x 40 x 50 images but images is 1 x 40 x 50: build a DenseCRFLattice for",
+        images=images[:1],
+        probs=probs[:1],
+    )
+    refuses("lattice was built with sxy=67 but dense_crf was called with sxy=80: pass sxy=67, or", sxy=80)
+    refuses("lattice was built with srgb=3 but dense_crf was called with srgb=13", srgb=13)
+    refuses("lattice was built with gauss_sxy=1 but dense_crf was called with gauss_sxy=3", gauss_sxy=3)
+    other = "torch" if backend == "numba" else "numba"
+    refuses(
+        f"lattice was built with backend='{backend}' but dense_crf was called with '{other}': pass backend=",
+        backend=other,
+    )
+    refuses("lattice was built for other images of the same size: build a", images=images.flip(0))
+
+
+def test_lattice_keeps_its_own_images(backend):
+    image = photo("coffee", 40, 50)
+    lattice = DenseCRFLattice(image, backend=backend)
+    image += 1
+    with pytest.raises(ValueError, match="other images of the same size"):
+        dense_crf(image, scores(3, 40, 50), lattice=lattice)
+
+
+def test_gaussian_lattices_are_shared_and_bounded(backend):
+    crf._gaussian_lattices.clear()
+    first = DenseCRFLattice(photo("coffee", 20, 30), backend=backend)
+    second = DenseCRFLattice(photo("astronaut", 20, 30), backend=backend)
+    assert first._gaussian is second._gaussian
+    for height in range(20, 40):
+        DenseCRFLattice(photo("coffee", height, 30), backend=backend)
+    assert len(crf._gaussian_lattices._kept) == crf._CACHED_SIZES
+
+
+# --- labels -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("classes", "gt_prob"), [(2, 0.7), (5, 0.7), (21, 0.5)])
+def test_probs_from_labels_equals_pydensecrf(classes, gt_prob):
+    from pydensecrf.utils import unary_from_labels
+
+    labels = torch.randint(0, classes, (2, 9, 11))
+    result = probs_from_labels(labels, num_classes=classes, gt_prob=gt_prob)
+    for label, probs in zip(labels, result, strict=True):
+        expected = unary_from_labels(label.numpy(), classes, gt_prob=gt_prob, zero_unsure=False)
+        torch.testing.assert_close(-probs.log().reshape(classes, -1), torch.from_numpy(expected))
+
+
+def test_probs_from_labels_ignores(dtype):
+    del dtype
+    labels = torch.tensor([[0, 255, 2]], dtype=torch.uint8)
+    result = probs_from_labels(labels, num_classes=4)
+    assert result.dtype == torch.float32
+    torch.testing.assert_close(result[:, 0, 1], torch.full((4,), 0.25))
+    torch.testing.assert_close(result.sum(dim=0), torch.ones(1, 3))
+
+
+# --- errors -------------------------------------------------------------------------------------------
+
+IMAGE, PROBS = torch.zeros(1, 3, 8, 9, dtype=torch.uint8), torch.full((1, 2, 8, 9), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("images", "probs", "error", "message"),
+    [
+        ([1], PROBS, TypeError, "images must be a torch.Tensor of shape (B, 3, H, W) or (3, H, W), got list"),
+        (IMAGE, None, TypeError, "probs must be a torch.Tensor of shape (B, K, H, W) or (K, H, W), got None"),
+        (IMAGE[0, 0], PROBS, ValueError, "images must have shape (B, 3, H, W) or (3, H, W), got"),
+        (
+            IMAGE,
+            PROBS[0],
+            ValueError,
+            "images has 4 axes but probs has 3: give both a batch axis, or neither",
+        ),
+        (IMAGE.float(), PROBS, TypeError, "images must be uint8 in [0, 255], got a torch.float32 tensor of"),
+        (IMAGE, PROBS.long(), TypeError, "probs must be floating point, got a torch.int64 tensor"),
+        (IMAGE[:, :2], PROBS, ValueError, "images must have shape (B, 3, H, W) with H and W above 0, got"),
+        (IMAGE[:, :, :0], PROBS[:, :, :0], ValueError, "images must have shape (B, 3, H, W) with H and W"),
+        (
+            IMAGE,
+            PROBS[:, :, :4],
+            ValueError,
+            "probs has size (4, 9) but images has (8, 9): resize probs with",
+        ),
+        (IMAGE, PROBS[:, :0], ValueError, "probs must have at least one class, got"),
+        (IMAGE, torch.cat([PROBS] * 2), ValueError, "probs has batch size 2 but images has 1"),
+        (IMAGE, PROBS * math.nan, ValueError, "probs holds NaN or infinity"),
+        (IMAGE, PROBS * math.inf, ValueError, "probs holds NaN or infinity"),
+        (IMAGE, PROBS - 1, ValueError, "probs must not be negative, got -0.5: pass probabilities, e.g."),
+    ],
+)
+def test_errors_name_the_argument(images, probs, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        dense_crf(images, probs)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"iterations": -1}, ValueError, "iterations must be an int of at least 0, got -1: pass e.g. 10"),
+        ({"iterations": 2.0}, ValueError, "iterations must be an int of at least 0, got 2.0"),
+        ({"sxy": 0}, ValueError, "sxy must be above 0 and finite, got 0"),
+        ({"srgb": math.nan}, ValueError, "srgb must be above 0 and finite, got nan"),
+        ({"gauss_sxy": "1"}, TypeError, "gauss_sxy must be a number, got str '1'"),
+        ({"compat": -1}, ValueError, "compat must lie in [0, 1000000.0], got -1"),
+        ({"gauss_compat": math.nan}, ValueError, "gauss_compat must lie in [0, 1000000.0], got nan"),
+        ({"min_prob": 2}, ValueError, "min_prob must lie in [0, 1], got 2"),
+        (
+            {"backend": "cuda"},
+            ValueError,
+            "backend must be one of 'auto', 'torch', 'numba', 'pydensecrf', got",
+        ),
+        ({"lattice": 1}, TypeError, "lattice must be a DenseCRFLattice, got int 1: build one with"),
+        ({"srgb": 1e-6}, ValueError, "sxy and srgb give a lattice of 1"),
+    ],
+)
+def test_errors_name_the_option(options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        dense_crf(IMAGE, PROBS, **options)
+
+
+def test_numba_says_when_keys_do_not_fit():
+    with pytest.raises(
+        ValueError, match=r"a lattice of 2\*\*\d+ cells is too fine for an image of 72 pixels"
+    ):
+        dense_crf(IMAGE, PROBS, srgb=0.1, backend="numba")
+
+
+def test_lattice_errors():
+    with pytest.raises(TypeError, match=re.escape("images must be uint8 in [0, 255], got")):
+        DenseCRFLattice(IMAGE.float())
+    with pytest.raises(ValueError, match="backend must be 'auto', 'torch' or 'numba' for a lattice"):
+        DenseCRFLattice(IMAGE, backend="pydensecrf")
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "error", "message"),
+    [
+        (torch.zeros(4), {}, ValueError, "labels must have shape (B, H, W) or (H, W), got"),
+        (torch.zeros(4, 4), {}, TypeError, "labels must hold integers, got a torch.float32 tensor"),
+        (torch.full((4, 4), 3), {}, ValueError, "labels must be below num_classes=3 or 255, got 3"),
+        (torch.full((4, 4), -1), {}, ValueError, "labels must be below num_classes=3 or 255, got -1"),
+        (
+            torch.zeros(4, 4).long(),
+            {"num_classes": 1},
+            ValueError,
+            "num_classes must be an int of at least 2",
+        ),
+        (torch.zeros(4, 4).long(), {"gt_prob": 1.0}, ValueError, "gt_prob must lie between 0 and 1, got 1.0"),
+    ],
+)
+def test_probs_from_labels_errors(labels, options, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        probs_from_labels(labels, **{"num_classes": 3, **options})
+
+
+# --- choosing a backend -------------------------------------------------------------------------------
+
+
+def test_auto_takes_numba_on_the_cpu():
+    assert DenseCRFLattice(IMAGE).backend == "numba"
+
+
+def test_works_without_the_optional_packages(monkeypatch):
+    monkeypatch.setattr(crf, "_installed", lambda package: False)
+    assert DenseCRFLattice(IMAGE).backend == "torch"
+    assert dense_crf(IMAGE, PROBS).shape == PROBS.shape
+    with pytest.raises(
+        ValueError, match="backend='numba' needs the package numba, which cannot be imported: pip"
+    ):
+        dense_crf(IMAGE, PROBS, backend="numba")
+    with pytest.raises(ValueError, match="backend='pydensecrf' needs the package pydensecrf"):
+        dense_crf(IMAGE, PROBS, backend="pydensecrf")
+
+
+def test_missing_packages_are_noticed():
+    assert not crf._installed("dhr_refine_does_not_exist")
+    assert crf._installed("numba")
+
+
+def test_numba_refuses_other_devices():
+    with pytest.raises(
+        ValueError, match="backend='numba' runs on the CPU but images is on meta: pass backend="
+    ):
+        crf._choose_backend("numba", torch.device("meta"))
+
+
+def test_compiles_without_a_cache_folder(monkeypatch):
+    from dhr_refine import _crf_kernels
+
+    def njit(**options):
+        if "cache" in options:
+            raise RuntimeError("cannot cache function: no locator available")
+        return lambda function: function
+
+    monkeypatch.setattr(_crf_kernels, "njit", njit)
+    assert _crf_kernels._compiled(len) is len
+
+
+def test_vector_exponential():
+    from numba import njit
+
+    from dhr_refine import _simd
+
+    @njit
+    def apply(values, result, tag):
+        for at in range(0, values.size, len(tag)):
+            _simd.store(result, at, _simd.exp(_simd.load(values, at, tag)))
+
+    values = np.linspace(-86.9, 0, 2**12, dtype=np.float32)
+    values[:2] = -1e30, -88
+    result = np.empty_like(values)
+    apply(values, result, (0,) * 8)
+    assert not result[:2].any()
+    np.testing.assert_allclose(result[2:], np.exp(values[2:].astype(np.float64)), rtol=5e-7)

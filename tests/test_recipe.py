@@ -1,0 +1,85 @@
+"""The presets and the checks of Recipe."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, asdict, replace
+
+import pytest
+
+from dhr_refine import Recipe
+
+
+def test_the_default_starts_where_the_measurements_do():
+    """DESIGN.md, section 1: background area share, ReLU, share plan, area pooling, normalised, prior 0.3."""
+    assert asdict(Recipe()) == {
+        "classes": "tags",
+        "assign": "area",
+        "heatmap": "relu",
+        "plan": "share",
+        "marginal": "background",
+        "transport": "each",
+        "groups": "connected",
+        "group_background": True,
+        "prior": 0.3,
+        "normalise": True,
+        "geometry": "centred",
+    }
+
+
+def test_paper_is_the_literal_reading():
+    recipe = Recipe.paper()
+    assert recipe == replace(Recipe(), marginal="uniform", prior=0.0, normalise=False)
+    assert recipe.heatmap == "relu"
+    assert recipe.transport == "each"
+
+
+def test_released_is_the_released_arithmetic():
+    recipe = Recipe.released()
+    assert (recipe.classes, recipe.assign, recipe.heatmap) == ("mask", "majority", "minmax")
+    assert (recipe.plan, recipe.marginal, recipe.transport) == ("minmax", "uniform", "last")
+    assert (recipe.groups, recipe.prior, recipe.normalise, recipe.geometry) == (
+        "rows",
+        0.0,
+        False,
+        "released",
+    )
+
+
+def test_a_recipe_is_a_frozen_value():
+    recipe = Recipe()
+    with pytest.raises(FrozenInstanceError):
+        recipe.prior = 0.5  # ty: ignore
+    assert hash(recipe) == hash(Recipe())
+    assert replace(recipe, prior=0.5) != recipe
+    with pytest.raises(TypeError, match="positional"):
+        Recipe("tags")
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error", "text"),
+    [
+        (
+            "classes",
+            "all",
+            ValueError,
+            "classes must be one of 'tags', 'mask', got 'all': choose one of them",
+        ),
+        ("assign", "mean", ValueError, "assign must be one of 'area', 'majority', got 'mean'"),
+        ("heatmap", "cos", ValueError, "heatmap must be one of 'relu', 'minmax', got 'cos'"),
+        ("plan", "mass", ValueError, "plan must be one of 'share', 'minmax', got 'mass'"),
+        ("marginal", None, ValueError, "marginal must be one of 'background', 'uniform', got None"),
+        ("transport", "both", ValueError, "transport must be one of 'each', 'last', got 'both'"),
+        ("groups", "pairs", ValueError, "groups must be one of 'connected', 'rows', got 'pairs'"),
+        ("geometry", "corners", ValueError, "geometry must be one of 'centred', 'released', got 'corners'"),
+        ("group_background", 1, TypeError, "group_background must be a bool, got 1: pass True or False"),
+        ("normalise", "yes", TypeError, "normalise must be a bool, got 'yes'"),
+        ("prior", 1.1, ValueError, r"prior must lie in \[0.0, 1.0\], got 1.1"),
+        ("prior", -0.1, ValueError, r"prior must lie in \[0.0, 1.0\], got -0.1"),
+        ("prior", float("nan"), ValueError, r"prior must lie in \[0.0, 1.0\], got nan"),
+        ("prior", "0.3", TypeError, "prior must be a number, got str '0.3'"),
+        ("prior", True, TypeError, "prior must be a number, got bool True"),
+    ],
+)
+def test_choices_that_do_not_exist_are_refused(field, value, error, text):
+    with pytest.raises(error, match=text):
+        replace(Recipe(), **{field: value})
