@@ -52,7 +52,7 @@ def _refine_one(
     centroids = torch.stack([uss[:, cells == c].mean(1) for c in classes])
     heat = _minmax(F.cosine_similarity(uss[None], centroids[:, :, None, None], dim=1))
     units = F.normalize(centroids, dim=1)
-    groups = torch.triu((units @ units.T).relu()) > tau
+    groups = torch.triu((units @ units.T).relu()) > 0.8
     rows = [row.nonzero()[:, 0] for row in groups if row.sum() > 1]
     if rows:
         maps = []

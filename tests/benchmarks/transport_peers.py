@@ -37,9 +37,8 @@ def pot_torch(scores: Tensor) -> Tensor:
 
     _, classes, pixels = scores.shape
     a, b = torch.full((pixels,), 1 / pixels), torch.full((classes,), 1 / classes)
-    plans = [
-        ot.sinkhorn(a, b, 1 - one.mT, 0.1, stopThr=TOLERANCE / classes, numItermax=10000) for one in scores
-    ]
+    stop = {"stopThr": TOLERANCE / classes, "numItermax": 10000}
+    plans = [ot.sinkhorn(a, b, 1 - one.mT, 0.1, **stop) for one in scores]
     return torch.stack(plans).mT
 
 
