@@ -528,15 +528,15 @@ def test_numba_refuses_other_devices():
 
 
 def test_compiles_without_a_cache_folder(monkeypatch):
-    from dhr_refine import _crf_kernels
+    from dhr_refine import _simd
 
     def njit(**options):
         if "cache" in options:
             raise RuntimeError("cannot cache function: no locator available")
         return lambda function: function
 
-    monkeypatch.setattr(_crf_kernels, "njit", njit)
-    assert _crf_kernels._compiled(len) is len
+    monkeypatch.setattr(_simd, "njit", njit)
+    assert _simd.compiled(len) is len
 
 
 def test_vector_exponential():

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
-from numba import njit
 
 from . import _simd as simd
+from ._simd import compiled
 
 _GROUP = 16  # pixels embedded together
 _TILE = 128  # pixels of one step of the mean field: their values stay in the first cache
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # multiplicative hashing
-
-
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Compile without the GIL; keep the machine code on disk where that is possible."""
-    try:
-        return njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
-
 
 # --- building a lattice -------------------------------------------------------------------------------
 #
@@ -29,13 +17,13 @@ def _compiled(function: Callable[..., Any]) -> Any:
 # key << id_bits | vertex + 1, or 0.
 
 
-@_compiled
+@compiled
 def _home(coset, bits, key):
     """Return the slot where the search for a key starts."""
     return (coset << bits) + np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(64 - bits))
 
 
-@_compiled
+@compiled
 def _slot(table, home, bits, key, id_bits):
     """Return the slot that holds ``key``, or the empty one where it belongs."""
     mask = (1 << bits) - 1
@@ -47,7 +35,7 @@ def _slot(table, home, bits, key, id_bits):
     return slot
 
 
-@_compiled
+@compiled
 def _grow(table, cosets, bits, id_bits):
     """Double every coset's table."""
     larger = np.zeros(cosets << (bits + 1), np.int64)
@@ -60,7 +48,7 @@ def _grow(table, cosets, bits, id_bits):
     return larger
 
 
-@_compiled
+@compiled
 def _simplices(features, elevated, rounded, rank, dimension):
     """Find the simplices of a group of pixels from their scaled features.
 
@@ -108,7 +96,7 @@ def _simplices(features, elevated, rounded, rank, dimension):
         simd.store(elevated, i * _GROUP, simd.mul(rest, down))
 
 
-@_compiled
+@compiled
 def _embed_row(
     y, image, columns, rows, levels, strides, origin,
     table, bits, id_bits, keys, cosets, used, last_key, last_vertex, count, offsets, weights, scratch,
@@ -171,7 +159,7 @@ def _embed_row(
     return count
 
 
-@_compiled
+@compiled
 def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits, offsets, weights):
     """Place every pixel in the lattice: vertex numbers and barycentric weights, both (N, d + 1) flat.
 
@@ -208,7 +196,7 @@ def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits
     return keys[:count].copy(), cosets[:count].copy(), table, bits
 
 
-@_compiled
+@compiled
 def link(keys, cosets, table, bits, id_bits, strides):
     """Chain up neighbours: per axis, runs of linked vertices, the last of each run as ``~vertex``.
 
@@ -265,7 +253,7 @@ def link(keys, cosets, table, bits, id_bits, strides):
 # --- filtering ----------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def blur(values, base, chains, start, stop, tag):
     """Blur along one axis in place: every linked vertex adds half of both its neighbours."""
     if start == stop:
@@ -288,7 +276,7 @@ def blur(values, base, chains, start, stop, tag):
         current = after
 
 
-@_compiled
+@compiled
 def blur_axes(values, chunks, chains, starts, tag):
     """Blur along all axes in place, one block of channels after the other."""
     size = values.size // chunks
@@ -297,7 +285,7 @@ def blur_axes(values, chunks, chains, starts, tag):
             blur(values, chunk * size, chains, starts[axis], starts[axis + 1], tag)
 
 
-@_compiled
+@compiled
 def add_up(values, size, start, stop):
     """Add the threads' blocks of ``size`` values to the first block, over a range; all multiples of 16."""
     tag = (0,) * 16
@@ -308,7 +296,7 @@ def add_up(values, size, start, stop):
         simd.store(values, at, sum_)
 
 
-@_compiled
+@compiled
 def filter_ones(offsets, weights, scale, chains, starts, count, result):
     """Filter the one-channel image ``scale`` into ``result``, without the gain."""
     d1 = starts.size - 1
@@ -331,7 +319,7 @@ def filter_ones(offsets, weights, scale, chains, starts, count, result):
         result[pixel] = sum_
 
 
-@_compiled
+@compiled
 def scale_weights(weights, scale, d1):
     """Fold a factor per pixel into the barycentric weights."""
     for pixel in range(scale.size):
@@ -342,7 +330,7 @@ def scale_weights(weights, scale, d1):
 # --- mean field ---------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def pack_unary(logs, unary, start, stop):
     """Turn class-major log-probabilities into pixel-major differences to the last class."""
     classes, pixels = logs.shape
@@ -358,7 +346,7 @@ def pack_unary(logs, unary, start, stop):
                 simd.poke(unary, pixel * row + c, np.float32(-1e30))
 
 
-@_compiled
+@compiled
 def mean_field_pass(
     offsets5, weights5, values5, next5, sums5, gain5,
     offsets2, weights2, values2, next2, sums2, gain2,

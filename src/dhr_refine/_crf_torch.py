@@ -16,6 +16,8 @@ from ._permutohedral import Geometry
 # A vertex may gather thousands of pixels: longer lists are summed in pieces, so that no thread of an
 # accelerator is left with a long one.
 _LIST = 64
+# Channels filtered at a time: the values on the lattice take up to twice the memory of the channels.
+_CHANNELS = 8
 
 
 @dataclass(frozen=True)
@@ -182,10 +184,16 @@ def mean_field(
     batch, classes, height, width = logs.shape
     energy = logs.permute(2, 3, 0, 1).reshape(-1, classes)
     probs = energy.softmax(dim=1)
+    blocks = range(0, classes, -(-classes // -(-classes // _CHANNELS)))  # of equal width
+    logits = torch.empty_like(energy)
     for _ in range(iterations):
-        logits = filter_values(bilateral, probs).mul_(bilateral.gain * compat)
-        # All images share the positions: one filter over B * K channels.
-        shared = filter_values(gaussian, probs.view(-1, batch * classes))
-        logits.add_(shared.view(-1, classes), alpha=gaussian.gain * gauss_compat).add_(energy)
+        for start in blocks:
+            block = slice(start, min(start + blocks.step, classes))
+            part = probs[:, block].contiguous()
+            message = filter_values(bilateral, part).mul_(bilateral.gain * compat)
+            # All images share the positions: one filter over the channels of all.
+            shared = filter_values(gaussian, part.view(-1, batch * part.shape[1]))
+            message.add_(shared.view_as(part), alpha=gaussian.gain * gauss_compat)
+            torch.add(message, energy[:, block], out=logits[:, block])
         probs = logits.softmax(dim=1)
     return probs.view(height, width, batch, classes).permute(2, 3, 0, 1).contiguous()

@@ -6,8 +6,9 @@ import datetime
 import platform
 import statistics
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -74,9 +75,31 @@ def _summary(cpu: list[float], wall: list[float]) -> Timing:
     )
 
 
-def milliseconds(timing: Timing) -> str:
-    """A timing as a table cell: median and spread of the wall-clock time."""
-    return f"{timing.wall * 1e3:.3g} ms ({timing.low * 1e3:.3g} to {timing.high * 1e3:.3g})"
+def seconds(timing: Timing) -> str:
+    """A timing as a table cell: median and half the spread of the wall-clock time."""
+    spread = (timing.high - timing.low) / timing.wall / 2
+    return f"{1e3 * timing.wall:.3g} ms (± {100 * spread:.0f} %)"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a Markdown table."""
+    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    for row in rows:
+        print("| " + " | ".join(row) + " |")
+    sys.stdout.flush()
+
+
+def peak_of(call: Callable[[], object]) -> int:
+    """Megabytes at the peak of a call above what was there before (Linux; in a process of its own)."""
+    Path("/proc/self/clear_refs").write_text("5")  # start the peak anew
+    before = _status("VmRSS")
+    call()
+    return round((_status("VmHWM") - before) / 1000)
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line.split()[1] for line in lines if line.startswith(name)))
 
 
 def environment(*packages: str) -> str:

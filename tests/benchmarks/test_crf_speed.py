@@ -7,13 +7,9 @@ prints the tables of docs/dense_crf.md, with all variants interleaved in one run
 from __future__ import annotations
 
 import argparse
-import platform
-import statistics
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,22 +18,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from harness import environment, interleave, peak_of, seconds, table, threads
 from photos import PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr
 from dhr_refine.crf import _gaussian_lattices
 
 LATTICE = ("sxy", "srgb", "gauss_sxy")
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def variants(
@@ -85,32 +72,6 @@ def test_pamr(benchmark):
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def interleaved(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each call; every round runs all calls, so that a slow moment hits them all."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call()
-    for _ in range(rounds):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return times
-
-
-def table(head: list[str], rows: list[list[str]]) -> None:
-    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    sys.stdout.flush()
-
-
-def seconds(times: list[float]) -> str:
-    middle = statistics.median(times)
-    spread = (max(times) - min(times)) / middle / 2
-    return f"{1e3 * middle:.0f} ms (± {100 * spread:.0f} %)"
-
-
 def speed_table(rounds: int) -> None:
     """Every variant: preset, classes, threads."""
     rows = []
@@ -121,12 +82,10 @@ def speed_table(rounds: int) -> None:
                 image, probs = photo(name, *size), scores(classes, *size)
                 for number in (1, 2):
                     with threads(number):
-                        times = interleaved(variants(image, probs, PRESETS[preset]), rounds)
+                        times = interleave(variants(image, probs, PRESETS[preset]), rounds=rounds)
                     reference = times["pydensecrf"]
                     ratios = [
-                        f"{statistics.median(reference) / statistics.median(times[key]):.2f}"
-                        for key in times
-                        if key != "pydensecrf"
+                        f"{reference.wall / times[key].wall:.2f}" for key in times if key != "pydensecrf"
                     ]
                     rows.append([name, preset, str(classes), str(number), seconds(reference), *ratios])
     head = ["photo", "preset", "classes", "threads", "pydensecrf"]
@@ -142,7 +101,7 @@ def batch_table(rounds: int) -> None:
         probs = scores(4, 400, 400, batch=8)
         for number in (1, 2):
             with threads(number):
-                times = interleaved(
+                times = interleave(
                     {
                         "pydensecrf": lambda p=preset, q=probs: dense_crf(
                             images, q, backend="pydensecrf", **PRESETS[p]
@@ -151,9 +110,9 @@ def batch_table(rounds: int) -> None:
                             images, q, backend="numba", **PRESETS[p]
                         ),
                     },
-                    rounds,
+                    rounds=rounds,
                 )
-            ratio = statistics.median(times["pydensecrf"]) / statistics.median(times["numba"])
+            ratio = times["pydensecrf"].wall / times["numba"].wall
             rows.append(
                 [preset, str(number), seconds(times["pydensecrf"]), seconds(times["numba"]), f"{ratio:.2f}"]
             )
@@ -170,12 +129,12 @@ def growth_table(rounds: int) -> None:
         image, probs = photo("astronaut", side, side), scores(classes, side, side)
         options = {**PRESETS["C"], "iterations": iterations}
         with threads(1):
-            times = interleaved(
+            times = interleave(
                 {
                     backend: lambda b=backend, i=image, p=probs, o=options: dense_crf(i, p, backend=b, **o)
                     for backend in ("pydensecrf", "numba", "torch")
                 },
-                rounds,
+                rounds=rounds,
             )
         cells = [seconds(times[key]) for key in ("pydensecrf", "numba", "torch")]
         rows.append([f"{side} x {side}", str(classes), str(iterations), *cells])
@@ -241,28 +200,20 @@ def peak(backend: str, classes: int) -> int:
     torch.set_num_threads(1)
     image, probs = photo("astronaut", 512, 512), scores(classes, 512, 512)
     dense_crf(image[:, :64, :64], probs[:, :64, :64], backend=backend)  # loads and compiles
-    Path("/proc/self/clear_refs").write_text("5")  # Linux: start the peak anew
-    before = _status("VmRSS")
-    dense_crf(image, probs, backend=backend)
-    return round((_status("VmHWM") - before) / 1000)
-
-
-def _status(name: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith(name)))
+    return peak_of(lambda: dense_crf(image, probs, backend=backend))
 
 
 def boundary_table(rounds: int) -> None:
     """PAMR beside the CRF."""
     image, probs = photo("astronaut", 512, 512), scores(4, 512, 512)
     with threads(1):
-        times = interleaved(
+        times = interleave(
             {
                 "pydensecrf": lambda: dense_crf(image, probs, backend="pydensecrf"),
                 "dense_crf": lambda: dense_crf(image, probs),
                 "pamr": lambda: pamr(image, probs),
             },
-            rounds,
+            rounds=rounds,
         )
     table(["512 x 512, 4 classes, 1 thread", "time"], [[key, seconds(value)] for key, value in times.items()])
 
@@ -275,10 +226,7 @@ def main() -> None:
         "tables", nargs="*", default=["parity", "speed", "batch", "growth", "lattice", "memory", "pamr"]
     )
     options = parser.parse_args()
-    import numba
-
-    print(f"{time.strftime('%Y-%m-%d')}, {processor()}, Python {platform.python_version()}, ", end="")
-    print(f"torch {torch.__version__}, numba {numba.__version__}; medians of {options.rounds} rounds")
+    print(f"{environment('numba', 'pydensecrf2')}; wall-clock medians of {options.rounds} rounds")
     actions = {
         "parity": parity_table,
         "speed": lambda: speed_table(options.rounds),
@@ -290,15 +238,6 @@ def main() -> None:
     }
     for name in options.tables:
         actions[name]()
-
-
-def processor() -> str:
-    """The processor's name as the kernel gives it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor()
 
 
 if __name__ == "__main__":

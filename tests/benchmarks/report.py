@@ -1,0 +1,247 @@
+"""Print the tables of docs/benchmarks.md: ``python tests/benchmarks/report.py [transport pooling step ...]``.
+
+Peers are interleaved in one run. Keep the machine quiet; all of it takes about ten minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+import transport_peers
+from harness import Timing, environment, interleave, peak_of, seconds, table, threads
+from torch import Tensor
+from workloads import Step, cam_scores, voc_like
+
+from dhr_refine import Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import released
+from photos import photo
+
+
+def transport(rounds: int) -> None:
+    """sinkhorn_ot against its peers at a largest relative marginal error of 1e-3, one thread."""
+    rows = []
+    cases = {
+        "B16 N4096 K3": cam_scores(16, 3, 4096),
+        "B16 N4096 K10": cam_scores(16, 10, 4096),
+        "B1 N262144 K5": cam_scores(1, 5, 262144),
+        "B16 N1369 K4": cam_scores(16, 4, 1369),
+    }
+    for name, scores in cases.items():
+        with threads(1):
+            peers = {key: lambda f=f, s=scores: f(s) for key, f in transport_peers.PEERS.items()}
+            peers["torch path"] = lambda s=scores: _torch_path(s)
+            times = interleave(peers, rounds=rounds)
+        rows.append(_ratios(name, times))
+    scores, valid = cam_scores(16, 8, 4096), torch.arange(8) < (2 + torch.arange(16) % 7)[:, None]
+    with threads(1):
+        times = interleave(
+            {
+                "dhr_refine": lambda: sinkhorn_ot(scores, valid=valid),
+                **{
+                    key: lambda f=transport_peers.PEERS[key]: [
+                        f(one[None, : int(count)]) for one, count in zip(scores, valid.sum(1))
+                    ]
+                    for key in ("POT numpy", "POT torch", "POT ot.batch", "Sinkhorn loop")
+                },
+                "torch path": lambda: _torch_path(scores, valid=valid),
+            },
+            rounds=rounds,
+        )
+    rows.append(_ratios("B16 N4096 K2..8", times))
+    table(["case", "dhr_refine", *[f"{k}, CPU (wall)" for k in times if k != "dhr_refine"]], rows)
+
+
+def _torch_path(scores: Tensor, **options: Tensor) -> object:
+    """sinkhorn_ot as it runs without numba."""
+    from dhr_refine import transport as module
+
+    before = module._compiled
+    module._compiled = lambda: None  # type: ignore[assignment]
+    try:
+        return sinkhorn_ot(scores, **options)
+    finally:
+        module._compiled = before
+
+
+def _ratios(name: str, times: dict[str, Timing]) -> list[str]:
+    """Peer over ours: CPU time first, wall-clock time in brackets."""
+    ours = times["dhr_refine"]
+    cells = [
+        f"{t.cpu / ours.cpu:.1f} ({t.wall / ours.wall:.1f})" for k, t in times.items() if k != "dhr_refine"
+    ]
+    return [name, seconds(ours), *cells]
+
+
+def pooling(rounds: int) -> None:
+    """Pooling and cosine against the naive forms, one thread."""
+    rows = []
+    for dims, side, classes in ((384, 37, 4), (2048, 64, 6)):
+        generator = torch.Generator().manual_seed(0)
+        features = torch.randn(1, dims, side, side, generator=generator)
+        mask = F.interpolate(
+            torch.randint(0, classes, (1, 1, 16, 16), generator=generator).float(), (512, 512)
+        )[:, 0].long()
+        centroids = class_avg_pool(features, mask, num_classes=classes).vectors
+
+        def naive_pool(features: Tensor = features, mask: Tensor = mask, classes: int = classes) -> Tensor:
+            enlarged = F.interpolate(features, mask.shape[-2:])[0]
+            return torch.stack([enlarged[:, mask[0] == c].mean(1) for c in range(classes)])
+
+        def naive_cosine(features: Tensor = features, centroids: Tensor = centroids) -> Tensor:
+            return F.cosine_similarity(features, centroids[0][:, :, None, None], dim=1)
+
+        from dhr_refine.rebalance import _heatmaps
+
+        with threads(1):
+            times = interleave(
+                {
+                    "pool": lambda f=features, m=mask, c=classes: class_avg_pool(f, m, num_classes=c),
+                    "naive pool": naive_pool,
+                    "cosine": lambda f=features, c=centroids: _heatmaps(f, c, Recipe()),
+                    "naive cosine": naive_cosine,
+                },
+                rounds=rounds,
+            )
+        rows.append(
+            [f"{dims} x {side} x {side}, {classes} classes"]
+            + [seconds(times[k]) for k in ("pool", "naive pool", "cosine", "naive cosine")]
+        )
+    table(
+        ["features, mask 512 x 512", "class_avg_pool", "enlarge and average", "cosine", "broadcast cosine"],
+        rows,
+    )
+
+
+def step(rounds: int) -> None:
+    """The whole step per image against the straightforward released arithmetic, one thread and two."""
+    rows = []
+    parity = Recipe.released()
+    shapes = {
+        "USS 90 x 37 x 37": {"uss": (90, 37)},
+        "USS 384 x 37 x 37": {"uss": (384, 37)},
+    }
+    for name, options in shapes.items():
+        for tags in (1, 3, 5):
+            scene = voc_like(1, tags=tags, photo=photo("astronaut", 512, 512), **options)
+            for number in (1, 2):
+                with threads(number):
+                    times = interleave(
+                        {
+                            "released, straightforward": lambda s=scene: s.call(released.refine),
+                            "Recipe.released()": lambda s=scene: s.call(refine_mask, recipe=parity),
+                            "default": lambda s=scene: s.call(refine_mask),
+                            "default, no CRF": lambda s=scene: s.call(refine_mask, boundary=None),
+                        },
+                        rounds=rounds,
+                    )
+                peer, ours, best, bare = times.values()
+                same = _agreement(scene)
+                cells = [name, str(tags), str(number), seconds(peer), seconds(ours)]
+                cells += [f"{peer.cpu / ours.cpu:.1f} ({peer.wall / ours.wall:.1f})", f"{100 * same:.3f} %"]
+                rows.append([*cells, seconds(best), f"{peer.wall / best.wall:.1f}", seconds(bare)])
+    head = ["features", "tags", "threads", "straightforward", "Recipe.released()", "ratio CPU (wall)"]
+    table([*head, "equal pixels", "default", "ratio wall", "default without CRF"], rows)
+
+
+def _agreement(scene: Step) -> float:
+    mask = scene.call(refine_mask, recipe=Recipe.released())
+    return float((mask == scene.call(released.refine)).float().mean())
+
+
+def growth(rounds: int) -> None:
+    """Growth with pixels, tags, batch and number of classes, one thread."""
+    rows = []
+    cases: list[tuple[str, dict[str, int]]] = []
+    cases += [(f"{size} x {size} pixels", {"size": size}) for size in (128, 256, 512, 1024)]
+    cases += [(f"{tags} tags", {"tags": tags, "size": 256}) for tags in (1, 2, 5, 10, 20)]
+    cases += [(f"batch {batch}", {"batch": batch, "size": 128}) for batch in (1, 4, 16, 32)]
+    cases += [(f"{n} classes", {"num_classes": n, "size": 256}) for n in (21, 171)]
+    for name, given in cases:
+        options = {"batch": 1, "tags": 3, "size": 256, **given}
+        batch, size = options.pop("batch"), options["size"]
+        scene = voc_like(batch, **options, photo=photo("astronaut", size, size))
+        with threads(1):
+            times = interleave(
+                {
+                    "with CRF": lambda s=scene: s.call(refine_mask),
+                    "without": lambda s=scene: s.call(refine_mask, boundary=None),
+                },
+                rounds=rounds,
+            )
+        rows.append([name, *(f"{1e3 * t.wall / batch:.3g}" for t in times.values())])
+    table(["256 x 256, 3 tags, batch 1, 20 classes, but", "ms an image", "without CRF"], rows)
+
+
+def memory(rounds: int) -> None:
+    """Peak memory of a call above its inputs, in a process of its own."""
+    del rounds
+    rows = []
+    for batch in (1, 16):
+        cells = []
+        for boundary in ("None", "'crf'"):
+            code = f"import report; print(report.peak({batch}, {boundary}))"
+            folder = Path(__file__).parent
+            done = subprocess.run(
+                [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+            )
+            cells.append(f"{done.stdout.split()[-1]} MB")
+        rows.append([f"batch {batch}", *cells])
+    table(
+        ["512 x 512, 5 tags, USS 90 x 37 x 37, WSS 1024 and 2048 x 64 x 64", "without CRF", "with CRF"], rows
+    )
+
+
+def peak(batch: int, boundary: str | None) -> int:
+    """Megabytes at the peak of refine_mask."""
+    torch.set_num_threads(2)
+    scene = voc_like(batch, tags=5, photo=photo("astronaut", 512, 512))
+    small = voc_like(1, tags=2, size=64, wss=((8, 4),), uss=(8, 4))
+    small.call(refine_mask, boundary=boundary)  # loads and compiles
+    return peak_of(lambda: scene.call(refine_mask, boundary=boundary))
+
+
+def shares(rounds: int) -> None:
+    """Where the time of one image goes, one thread."""
+    from dhr_refine import DenseCRFLattice
+
+    scene = voc_like(1, tags=3, photo=photo("astronaut", 512, 512))
+    probs = torch.rand(1, 4, 512, 512, generator=torch.Generator().manual_seed(0))
+    lattice = DenseCRFLattice(scene.images)
+    with threads(1):
+        times = interleave(
+            {
+                "whole step": lambda: scene.call(refine_mask),
+                "without boundary tool": lambda: scene.call(refine_mask, boundary=None),
+                "building the lattice": lambda: DenseCRFLattice(scene.images),
+                "one CRF call on it, 4 classes": lambda: dense_crf(scene.images, probs, lattice=lattice),
+            },
+            rounds=rounds,
+        )
+    table(["512 x 512, 3 tags, 1 thread", "time"], [[key, seconds(t)] for key, t in times.items()])
+
+
+TABLES = {f.__name__: f for f in (transport, pooling, step, shares, growth, memory)}
+
+
+def main() -> None:
+    """Print the tables asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("tables", nargs="*", default=list(TABLES), choices=[*TABLES, []])
+    options = parser.parse_args()
+    print(environment("numba", "POT", "pydensecrf2", "numpy"))
+    for name in options.tables:
+        print(f"\n### {name}: {TABLES[name].__doc__}")
+        TABLES[name](options.rounds)
+
+
+if __name__ == "__main__":
+    main()
