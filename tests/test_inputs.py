@@ -474,7 +474,7 @@ BOXED = {"box_format": "xyxy"}
         ({"images": IMAGES.float(), "mean": None, "std": None}, ValueError, "images span .* not .0, 1."),
         ({"images": IMAGES / 0.0 * 0}, ValueError, "images hold NaN or infinity: check the augmentation"),
         ({"images": IMAGES.float(), "mean": None}, ValueError, "mean and std must be given together: pass both, or None for both"),
-        ({"images": IMAGES.float(), "mean": (0.5,), "std": (0.5,)}, ValueError, r"mean and std must have 3 entries, got \(0.5,\) and \(0.5,\)"),
+        ({"images": IMAGES.float(), "mean": (0.5,), "std": (0.5,)}, ValueError, r"mean must have 3 entries, finite, got \(0.5,\)"),
     ],
 )  # fmt: skip
 def test_errors_name_the_argument_what_came_and_the_fix(changes, error, text):
@@ -531,3 +531,85 @@ def test_an_error_does_not_print_whole_tensors(changes):
 
 def test_large_finite_maps_are_accepted():
     assert call(cams=CAMS.abs() * 1e37).shape == MASKS.shape
+
+
+@pytest.mark.parametrize(
+    ("background", "index"), [("first", 0), ("first", 3), ("last", 2), ("last", 8), ("none", 6)]
+)
+def test_an_ignore_index_that_is_a_class_is_refused(background, index):
+    with pytest.raises(ValueError, match=f"ignore_index {index} is the label of a class"):
+        call(masks=torch.full_like(MASKS, index), background=background, ignore_index=index)
+
+
+def test_tag_254_needs_another_ignore_index():
+    cams = torch.rand(1, 255, 8, 8)
+    with pytest.raises(ValueError, match="ignore_index 255 is the label of a class"):
+        refine_mask(cams, MASKS[:1] * 0, USS[:1], [w[:1] for w in WSS], labels=[[254, 3]], boundary=None)
+    mask = refine_mask(
+        cams, MASKS[:1] * 0, USS[:1], [w[:1] for w in WSS], labels=[[254, 3]], boundary=None, ignore_index=-1
+    )
+    assert set(mask.unique().tolist()) <= {0, 4, 255}
+
+
+@pytest.mark.parametrize("value", [None, "a", 1.5, True])
+def test_an_ignore_index_that_is_no_int_is_refused(value):
+    with pytest.raises(TypeError, match="ignore_index must be an int"):
+        call(ignore_index=value)
+
+
+@pytest.mark.parametrize("scale", [1e-13, 1e12])
+def test_the_scale_of_features_and_cams_does_not_matter(scale):
+    expected = call()
+    assert torch.equal(call(uss_features=USS * scale, wss_features=[w * scale for w in WSS]), expected)
+    assert torch.equal(call(cams=CAMS * 1e-6), expected)
+
+
+@pytest.mark.parametrize("name", ["uss", "wss"])
+def test_features_beyond_float32_are_refused(name):
+    changes = {"uss_features": USS * 1e30} if name == "uss" else {"wss_features": [w * 1e30 for w in WSS]}
+    with pytest.raises(ValueError, match=r"_features.* holds numbers too large for float32"):
+        call(**changes)
+
+
+@pytest.mark.parametrize("name", ["cams", "masks", "uss_features", "wss_features"])
+def test_empty_axes_are_refused(name):
+    changes = {
+        "cams": CAMS[..., :0],
+        "masks": MASKS[:, :0],
+        "uss_features": USS[..., :0],
+        "wss_features": [w[..., :0] for w in WSS],
+    }
+    with pytest.raises(ValueError, match="is empty, got"):
+        call(**{name: changes[name]})
+
+
+@pytest.mark.parametrize(
+    ("boxes", "error", "text"),
+    [
+        (5, TypeError, "boxes must be a tensor, array or list"),
+        (["abcd", "efgh"], ValueError, r"boxes\[0\] must be four whole numbers"),
+        ([[float("inf"), 10, 0, 4]] * 2, ValueError, r"boxes\[0\] must be four whole numbers"),
+    ],
+)
+def test_broken_boxes(boxes, error, text):
+    with pytest.raises(error, match=text):
+        call(boxes=boxes, box_format="xyxy")
+
+
+def test_boxes_in_bfloat16():
+    box = torch.tensor([[0, 0, 40, 32]] * 2)
+    expected = call(boxes=box, box_format="xyxy")
+    assert torch.equal(call(boxes=box.bfloat16(), box_format="xyxy"), expected)
+
+
+def test_tags_that_are_neither_multi_hot_nor_keys():
+    with pytest.raises(ValueError, match=r"labels\[0\] must hold 0 and 1 \(multi-hot\) or distinct indices"):
+        call(labels=(multi_hot(TAGS, 8) * 2).int())
+
+
+@pytest.mark.parametrize(
+    ("mean", "std"), [((float("nan"),) * 3, (1.0,) * 3), ((0.0,) * 3, (0.0,) * 3), (0.5, 0.2)]
+)
+def test_a_broken_normalisation_is_refused(mean, std):
+    with pytest.raises(ValueError, match="must have 3 entries, finite"):
+        call(images=IMAGES, mean=mean, std=std)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+from numbers import Integral, Real
 
 import numpy as np
 import torch
@@ -52,6 +53,36 @@ def check_same(value: Tensor, name: str, other: Tensor, other_name: str) -> None
         )
 
 
+def check_filled(value: Tensor, name: str) -> None:
+    """Raise if an axis other than the batch has length 0."""
+    if 0 in value.shape[1:]:
+        raise ValueError(f"{name} is empty, got {describe(value)}: every axis but the batch needs entries")
+
+
+def check_magnitude(value: Tensor, name: str) -> None:
+    """Raise if a tensor holds NaN, infinity or numbers whose squares overflow float32 (waits once)."""
+    if not math.isfinite(float(float32_norm(value))):
+        raise_magnitude(value, name)
+
+
+def float32_norm(value: Tensor, order: float = 2) -> Tensor:
+    """Norm of all entries in float32: NaN or infinite where an entry is, or where squares overflow."""
+    value = value.detach()
+    wide = value.float() if value.dtype == torch.float64 else value
+    if wide.numel() == 0:
+        return torch.zeros((), device=wide.device)
+    return torch.linalg.vector_norm(wide, order, dtype=torch.float32)
+
+
+def raise_magnitude(value: Tensor, name: str) -> None:
+    """Say what makes the norm of a tensor infinite or NaN."""
+    check_finite(value, name)
+    raise ValueError(
+        f"{name} holds numbers too large for float32 arithmetic (largest {float(value.abs().max()):.3g}): "
+        "scale it down"
+    )
+
+
 def check_finite(value: Tensor, name: str) -> None:
     """Raise if a tensor holds NaN or infinity (waits for the device once)."""
     # A sum is NaN or infinite if any term is: one pass and no boolean copy. Finite values can
@@ -65,7 +96,7 @@ def check_finite(value: Tensor, name: str) -> None:
 
 def check_positive(value: float, name: str) -> None:
     """Raise unless a number is finite and above zero."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
     if not (math.isfinite(value) and value > 0):
         raise ValueError(f"{name} must be above 0 and finite, got {value!r}: pass a positive number")
@@ -73,10 +104,24 @@ def check_positive(value: float, name: str) -> None:
 
 def check_range(value: float, name: str, low: float, high: float) -> None:
     """Raise unless ``low <= value <= high``."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
     if not low <= value <= high:
         raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}: pass a number in that range")
+
+
+def check_count(value: int, name: str, least: int) -> None:
+    """Raise unless ``value`` is a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an int, got {describe(value)}: pass a whole number")
+    if int(value) < least:
+        raise ValueError(f"{name} must be at least {least}, got {value!r}: pass a larger number")
+
+
+def check_ignore_index(value: int) -> None:
+    """Raise unless ``ignore_index`` is a whole number."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"ignore_index must be an int, got {describe(value)}: pass 255, or -1 for none")
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:

@@ -28,7 +28,8 @@ def mean_field(
     result = torch.empty(logs.shape, dtype=torch.float32)
     for index in range(batch):
         model = densecrf.DenseCRF2D(width, height, classes)
-        model.setUnaryEnergy((-logs[index]).cpu().reshape(classes, -1).numpy())
+        unary = (-logs[index]).cpu().reshape(classes, -1).contiguous()
+        model.setUnaryEnergy(unary.numpy())
         model.addPairwiseGaussian(sxy=parameters.gauss_sxy, compat=gauss_compat)
         pixels = np.ascontiguousarray(images[index].permute(1, 2, 0).cpu().numpy())
         model.addPairwiseBilateral(sxy=parameters.sxy, srgb=parameters.srgb, rgbim=pixels, compat=compat)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import reprlib
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
@@ -11,7 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ._checks import check_choice, check_same, check_tensor, describe
+from ._checks import (
+    check_choice,
+    check_filled,
+    check_same,
+    check_tensor,
+    describe,
+    float32_norm,
+    raise_magnitude,
+)
 from .rebalance import check_levels
 
 Background = Literal["first", "last", "none"]
@@ -109,6 +118,8 @@ def _split_items(request: Request) -> list[Request]:
                 f"{name} must have one entry for each of the {count} masks, got {came}: "
                 f"pass a list of {count}"
             )
+        if value[position] is None and name == "labels":
+            raise TypeError(f"labels[{position}] is None: pass an entry for every image, [] for no tags")
         return value[position]
 
     items = []
@@ -176,6 +187,8 @@ def read_batch(
     cams = check_tensor(request.cams, "cams", "(B, C, h, w)", ndim=4, floating=True)
     uss = check_tensor(request.uss, "uss_features", "(B, D, h, w)", ndim=4, floating=True)
     levels = check_levels(request.wss, "wss_features")
+    for value, name in ((masks, "masks"), (cams, "cams"), (uss, "uss_features")):
+        check_filled(value, name)
     check_same(cams, "cams", masks, "masks")
     check_same(uss, "uss_features", masks, "masks")
     for position, level in enumerate(levels):
@@ -205,6 +218,7 @@ def read_batch(
     tags, channels, foreground = _read_tags(entries, counts, cams.shape[1], background)
     offset = 1 if background == "first" else 0
     _check_labels(counts, foreground, background, ignore_index)
+    _check_ignored(tags, foreground, background, ignore_index)
     background_id = {"first": 0, "last": foreground, "none": None}[background]
     ids = []
     for image, chosen in enumerate(tags):
@@ -237,21 +251,17 @@ def _level_names(levels: list[Tensor]) -> list[str]:
 
 def _check_values(tensors: list[Tensor], names: list[str], masks: Tensor) -> None:
     """Refuse NaN, infinity and fractional labels with a single wait for the device."""
-    checks = [t.detach().sum(dtype=torch.float32) for t in tensors]
+    # Only features are squared (for their cosines); CAMs may be as large as float32 goes.
+    checks = [float32_norm(t, math.inf if name == "cams" else 2) for t, name in zip(tensors, names)]
     if masks.is_floating_point():
-        checks.append(torch.where(masks == masks.round(), 0.0, math.inf).sum())
+        checks.append(torch.where(masks - masks.round() == 0, 0.0, math.inf).sum())
         names, tensors = [*names, "masks"], [*tensors, masks]
     for name, tensor, total in zip(names, tensors, torch.stack(checks).tolist()):
-        # A sum is never finite when a term is not; a finite map can overflow it, hence the second look.
         if math.isfinite(total):
             continue
         if name == "masks":
             raise ValueError("masks holds values that are no whole numbers: pass labels, not probabilities")
-        if not bool(torch.isfinite(tensor).all()):
-            raise ValueError(
-                f"{name} holds NaN or infinity: find the layer that produced it, or pass "
-                f"torch.nan_to_num({name})"
-            )
+        raise_magnitude(tensor, name)
 
 
 def _read_images(
@@ -265,6 +275,7 @@ def _read_images(
             )
         return None
     check_tensor(images, "images", "(B, 3, H, W)", ndim=4)
+    _check_normalisation(mean, std)
     if images.dtype == torch.uint8 and images.shape[1] != 3 and images.shape[-1] == 3:
         images = images.movedim(-1, 1)
     check_same(images, "images", masks, "masks")
@@ -281,13 +292,9 @@ def _read_images(
     low, high = torch.stack(torch.aminmax(images)).tolist() if images.numel() else (0.0, 0.0)
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError("images hold NaN or infinity: check the augmentation")
-    if (mean is None) != (std is None):
-        raise ValueError("mean and std must be given together: pass both, or None for both")
     # Resizing overshoots a little; a normalised image that stays this close to [0, 1] would be all grey.
     unit = low >= -0.1 and high <= 1.1
     if mean is not None and std is not None and not unit:
-        if len(mean) != 3 or len(std) != 3:
-            raise ValueError(f"mean and std must have 3 entries, got {mean!r} and {std!r}: one per channel")
         shape = (1, 3, 1, 1)
         images = images * images.new_tensor(list(std)).view(shape) + images.new_tensor(list(mean)).view(shape)
         low, high = torch.stack(torch.aminmax(images)).tolist()
@@ -297,6 +304,25 @@ def _read_images(
             "std that they were normalised with, or uint8 images"
         )
     return (images * 255.0).round_().clamp_(0, 255).byte()
+
+
+def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | None) -> None:
+    """Raise unless mean and std are three finite numbers each, std above 0, or None."""
+    if mean is None and std is None:
+        return
+    if mean is None or std is None:
+        raise ValueError("mean and std must be given together: pass both, or None for both")
+    for name, values in (("mean", mean), ("std", std)):
+        try:
+            numbers = [float(value) for value in values]
+        except (TypeError, ValueError):
+            numbers = []
+        good = len(numbers) == 3 and all(math.isfinite(v) and (name == "mean" or v > 0) for v in numbers)
+        if not good:
+            raise ValueError(
+                f"{name} must have 3 entries, finite{', above 0' if name == 'std' else ''}, got {values!r}: "
+                "one per channel"
+            )
 
 
 def _read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor) -> list[Box]:
@@ -311,7 +337,11 @@ def _read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor) -> list
             "'xyxy' is x0, y0, x1, y1; 'yyxx' is y0, y1, x0, x1"
         )
     if isinstance(boxes, Tensor):
-        boxes = boxes.detach().cpu().numpy()
+        boxes = boxes.detach().cpu().double().numpy()
+    if not isinstance(boxes, (np.ndarray, Sequence)) or isinstance(boxes, str):
+        raise TypeError(
+            f"boxes must be a tensor, array or list (B, 4), got {describe(boxes)}: pass one of them"
+        )
     if len(boxes) != masks.shape[0]:
         raise ValueError(
             f"boxes must have one entry per image, got {len(boxes)} for {masks.shape[0]} images: pass (B, 4)"
@@ -322,9 +352,12 @@ def _read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor) -> list
             result.append(whole)
             continue
         if isinstance(box, Tensor):
-            box = box.detach().cpu().numpy()
-        values = np.asarray(box, dtype=np.float64).reshape(-1)
-        if values.size != 4 or not np.array_equal(values, values.round()):
+            box = box.detach().cpu().double().numpy()
+        try:
+            values = np.asarray(box, dtype=np.float64).reshape(-1)
+        except (TypeError, ValueError):
+            values = np.zeros(0)
+        if values.size != 4 or not np.isfinite(values).all() or not np.array_equal(values, values.round()):
             raise ValueError(
                 f"boxes[{position}] must be four whole numbers, got {box!r}: pass {box_format} in pixels"
             )
@@ -420,6 +453,11 @@ def _label_entry(entry: Any, position: int, *, sure: bool) -> list[int] | np.nda
             f"{name} = {entry.tolist()} may be multi-hot or a list of keys: pass a Python list for keys, "
             "or a float or bool tensor for multi-hot tags"
         )
+    if not multi_hot and np.unique(entry).size != entry.size:
+        raise ValueError(
+            f"{name} must hold 0 and 1 (multi-hot) or distinct indices, got {reprlib.repr(entry.tolist())}: "
+            "threshold the tags first"
+        )
     return entry if multi_hot else [int(v) for v in entry]
 
 
@@ -500,6 +538,23 @@ def _check_labels(counts: Tensor, foreground: int | None, background: Background
             f"masks holds the label {allowed + int(wrong[0])} but there are {foreground} foreground classes "
             f"with background {background!r} (labels 0..{allowed - 1}, ignore {ignore_index}): check "
             "background and ignore_index, or pass the CAMs of all classes"
+        )
+
+
+def _check_ignored(
+    tags: list[list[int]], foreground: int | None, background: Background, ignore_index: int
+) -> None:
+    """Raise if ``ignore_index`` is the label of a class that takes part."""
+    offset = 1 if background == "first" else 0
+    used = {tag + offset for own in tags for tag in own}
+    if background == "first":
+        used.add(0)
+    elif background == "last" and foreground is not None:
+        used.add(foreground)
+    if ignore_index in used:
+        raise ValueError(
+            f"ignore_index {ignore_index} is the label of a class (background {background!r}, tags start at "
+            f"{offset}): pass a label that no class has, -1 say"
         )
 
 

@@ -7,7 +7,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_choice, check_finite, check_same, check_tensor, describe
+from ._checks import (
+    check_choice,
+    check_filled,
+    check_finite,
+    check_ignore_index,
+    check_same,
+    check_tensor,
+    describe,
+)
 
 Assign = Literal["area", "majority"]
 
@@ -68,16 +76,18 @@ def class_avg_pool(
     >>> import torch
     >>> from dhr_refine import class_avg_pool
     >>> features = torch.tensor([[[[1.0, 3.0]], [[0.0, 2.0]]]])  # 1 image, 2 channels, 1 x 2 cells
-    >>> mask = torch.tensor([[[0, 0, 0, 1]]])  # 1 x 4 pixels: class 1 has half of the second cell
+    >>> mask = torch.tensor([[[0, 255, 0, 1]]])  # 1 x 4 pixels: class 1 has half of the second cell
     >>> vectors, counts = class_avg_pool(features, mask, num_classes=3)
     >>> vectors[0].tolist(), counts[0].tolist()
-    ([[1.6666666269302368, 0.6666666865348816], [3.0, 2.0], [0.0, 0.0]], [1.5, 0.5, 0.0])
+    ([[2.0, 1.0], [3.0, 2.0], [0.0, 0.0]], [1.0, 0.5, 0.0])
     """
     check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
     labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
     check_same(labels, "mask", features, "features")
     check_choice(assign, "assign", ("area", "majority"))
-    check_finite(features.detach(), "features")
+    check_filled(features, "features")
+    check_filled(labels, "mask")
+    check_finite(features, "features")
     labels = torch.where(labels == ignore_index, num_classes, labels)
     with torch.autocast(device_type=features.device.type, enabled=False):
         wide = features if features.dtype == torch.float64 else features.float()
@@ -91,6 +101,7 @@ def class_avg_pool(
 def check_mask(mask: Tensor, name: str, *, num_classes: int, ignore_index: int) -> Tensor:
     """Return a (B, H, W) mask as int64 after checking its type and labels (waits for the device once)."""
     check_tensor(mask, name, "(B, H, W)", ndim=3)
+    check_ignore_index(ignore_index)
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
         raise ValueError(
             f"num_classes must be a positive int, got {describe(num_classes)}: pass the number of classes"
@@ -179,6 +190,7 @@ def _enlarge(labels: Tensor, height: int, width: int) -> Tensor:
 
 def pool(features: Tensor, weights: Tensor) -> ClassCentroids:
     """Weighted mean of checked features (B, D, h, w) with cell weights (B, C, h * w)."""
-    sums = weights @ features.flatten(2).mT
     counts = weights.sum(-1)
-    return ClassCentroids(sums / torch.where(counts > 0, counts, 1.0)[..., None], counts)
+    # Shares first, so that sums of large features cannot overflow.
+    shares = weights / torch.where(counts > 0, counts, 1.0)[..., None]
+    return ClassCentroids(shares @ features.flatten(2).mT, counts)

@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_finite, check_positive, check_range, check_same, check_tensor, describe
+from ._checks import (
+    check_filled,
+    check_magnitude,
+    check_positive,
+    check_range,
+    check_same,
+    check_tensor,
+    describe,
+)
 from .pooling import ClassCentroids, cell_shares, cell_weights, check_mask, pool
 from .recipe import Recipe
-from .transport import early_stopped_weights, minmax, solve
+from .transport import LEAST_REG, early_stopped_weights, minmax, solve
 
 # The released code votes on a mask enlarged to whole patches of a ViT-S/14.
 _RELEASED_PATCH = 14
+# A vector shorter than this has no direction; cosines do not depend on the scale of features otherwise.
+_LEAST_NORM = 1e-18
 
 
 class Rebalanced(NamedTuple):
@@ -100,7 +112,7 @@ def uss_rebalance(
     context = _checked_context(
         features, "features", mask, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
     )
-    check_finite(features, "features")
+    check_magnitude(features, "features")
     with torch.no_grad(), torch.autocast(device_type=features.device.type, enabled=False):
         return rebalance_uss(features, context, reg=reg, recipe=recipe)
 
@@ -177,12 +189,12 @@ def wss_rebalance(
     levels = check_levels(features, "features")
     for position, level in enumerate(levels):
         check_same(level, f"features[{position}]", scores, "scores")
-        check_finite(level, f"features[{position}]")
+        check_magnitude(level, f"features[{position}]")
     context = _checked_context(
         scores, "scores", mask, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
     )
-    check_finite(scores, "scores")
-    check_finite(uss_centroids, "uss_centroids")
+    check_magnitude(scores, "scores")
+    check_magnitude(uss_centroids, "uss_centroids")
     with torch.no_grad(), torch.autocast(device_type=scores.device.type, enabled=False):
         groups = group_classes(similarity(uss_centroids.float()), tau, context, recipe)
         return rebalance_wss(scores.float(), levels, context, groups, reg=reg, recipe=recipe)
@@ -191,16 +203,17 @@ def wss_rebalance(
 def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
     """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors."""
     if isinstance(features, Tensor):
-        return [check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True)]
+        check_filled(check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True), name)
+        return [features]
     if not isinstance(features, Sequence) or len(features) == 0:
         raise TypeError(
             f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: "
             "pass at least one map"
         )
-    return [
-        check_tensor(level, f"{name}[{position}]", "(B, D, h, w)", ndim=4, floating=True)
-        for position, level in enumerate(features)
-    ]
+    for position, level in enumerate(features):
+        part = f"{name}[{position}]"
+        check_filled(check_tensor(level, part, "(B, D, h, w)", ndim=4, floating=True), part)
+    return list(features)
 
 
 def _checked_context(
@@ -216,13 +229,20 @@ def _checked_context(
     reg: float,
 ) -> Context:
     check_positive(reg, "reg")
+    check_range(reg, "reg", LEAST_REG, math.inf)
+    check_filled(reference, reference_name)
+    check_filled(mask, "mask")
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
     labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
     check_same(labels, "mask", reference, reference_name)
-    if background is not None and not 0 <= background < num_classes:
+    if background is not None and (
+        isinstance(background, bool)
+        or not isinstance(background, Integral)
+        or not 0 <= background < num_classes
+    ):
         raise ValueError(
-            f"background must be None or a label in 0..{num_classes - 1}, got {background}: "
+            f"background must be None or a label in 0..{num_classes - 1}, got {background!r}: "
             "pass None where there is no background class"
         )
     if valid is not None:
@@ -282,8 +302,8 @@ def _pool(
 def _heatmaps(features: Tensor, centroids: Tensor, recipe: Recipe) -> Tensor:
     """(B, C, h, w) similarity of every cell and every centroid, as one matrix product."""
     cells = features.flatten(2)
-    norms = torch.linalg.vector_norm(cells, dim=1, keepdim=True).clamp_min(1e-12)
-    cosine = (F.normalize(centroids, dim=-1) @ cells) / norms
+    norms = torch.linalg.vector_norm(cells, dim=1, keepdim=True).clamp_min(_LEAST_NORM)
+    cosine = (F.normalize(centroids, dim=-1, eps=_LEAST_NORM) @ cells) / norms
     if recipe.heatmap == "minmax":
         heat = minmax(cosine, torch.ones_like(cosine[:, :, :1], dtype=torch.bool))
     else:
@@ -320,7 +340,7 @@ def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Rec
 
 def similarity(centroids: Tensor) -> Tensor:
     """(B, C, C) cosine between class centroids (B, C, D); 0 for absent classes."""
-    units = F.normalize(centroids, dim=-1)
+    units = F.normalize(centroids, dim=-1, eps=_LEAST_NORM)
     return (units @ units.mT).clamp(-1.0, 1.0)  # rounding must not lift equal centroids above tau = 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -10,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_finite, check_positive, check_range, describe
+from ._checks import check_finite, check_ignore_index, check_positive, check_range, describe
 from ._inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -27,7 +28,10 @@ from .pamr import pamr
 from .pooling import cell_shares
 from .rebalance import group_classes, make_context, rebalance_uss, rebalance_wss, similarity
 from .recipe import Recipe
-from .transport import early_stopped_weights, solve
+from .transport import LEAST_REG, early_stopped_weights, solve
+
+# A CAM whose maximum is below this holds no signal.
+_LEAST_CAM = 1e-10
 
 Boundary = Literal["crf", "pamr"] | Callable[[Tensor | None, Tensor], Tensor] | None
 
@@ -267,6 +271,8 @@ def _run(
         raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
     check_range(tau, "tau", -1.0, 1.0)
     check_positive(reg, "reg")
+    check_range(reg, "reg", LEAST_REG, math.inf)
+    check_ignore_index(ignore_index)
     if not (boundary is None or boundary in ("crf", "pamr") or callable(boundary)):
         raise ValueError(
             f"boundary must be 'crf', 'pamr', None or a callable, got {boundary!r}: pass one of them"
@@ -472,7 +478,7 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
             cells = cell_shares((~batch.inside).long(), grid, num_classes=1)[:, 0]
             cams = cams * (cells > 0).view(-1, 1, *grid)
             cells = cells / cells.sum(-1, keepdim=True).clamp_min(1e-12)
-    cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(1e-5)
+    cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(_LEAST_CAM)
     flat = cams.flatten(2)
     several = valid.sum(-1) > 1
     if recipe.plan == "minmax":

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ._checks import (
     check_choice,
+    check_count,
     check_positive,
     check_range,
     check_same,
@@ -29,15 +30,18 @@ from ._checks import (
 
 Method = Literal["newton", "sinkhorn", "pot"]
 
-# The first, cheap solve takes one pixel in 16, at least 256 and at most 1024: well spread, they place the
+# The first, cheap solve takes one pixel in 8, at least 256 and at most 1024: well spread, they place the
 # potentials within a few per cent. With fewer than 1024 pixels it costs as much as it saves.
-_SAMPLE_STEP, _SAMPLE_LEAST, _SAMPLE_MOST = 16, 256, 1024
+_SAMPLE_STEP, _SAMPLE_LEAST, _SAMPLE_MOST = 8, 256, 1024
 # With a small regulariser single pixels decide, and the sample must be larger.
 _SAMPLE_HARD = 8192
 # Where the kernel exp(score / reg) spans more e-folds than this, the problem is annealed.
 _EASY_RANGE = 20.0
 # Smallest marginal that still has a finite logarithm and reciprocal in float32.
 _TINY = 1e-30
+# Smaller regularisers and larger ranges of scores / reg are beyond float32.
+LEAST_REG = 1e-6
+_LARGEST_RANGE = 1e9
 # Largest change of a potential in one step; a step that overshoots divides it by four.
 _MAX_STEP = 16.0
 # The lean loop: its passes at most, and the largest change of a potential in one of them.
@@ -59,7 +63,7 @@ class _TransportPlan(NamedTuple):
 class TransportPlan(_TransportPlan):
     """Result of :func:`sinkhorn_ot`: a named tuple (plan, residual, iterations), and how it was solved."""
 
-    solver: str
+    solver: str = "torch"
     """"numba" or "torch" (where the compiled path does not apply, or numba is not installed), or "pot"."""
 
     @classmethod
@@ -214,8 +218,9 @@ def sinkhorn_ot(
     """
     check_choice(method, "method", ("newton", "sinkhorn", "pot"))
     check_positive(reg, "reg")
+    check_range(reg, "reg", LEAST_REG, math.inf)
     check_positive(tol, "tol")
-    check_range(max_iter, "max_iter", 1, 10**9)
+    check_count(max_iter, "max_iter", 1)
     check_tensor(scores, "scores", "(B, K, H, W) or (B, K, N)", ndim=(3, 4), floating=True)
     flat = scores.flatten(2)
     if scores.dtype != torch.float64:
@@ -231,6 +236,9 @@ def sinkhorn_ot(
         raise ValueError(
             "scores hold NaN or infinity: find the layer that produced them, or pass torch.nan_to_num(scores)"
         )
+
+    if (high - low) / reg > _LARGEST_RANGE:
+        raise ValueError(f"scores span {high - low:.3g}, too much for reg={reg}: scale them to [0, 1]")
 
     with torch.autocast(device_type=flat.device.type, enabled=False):
         shares, residual, iterations, solver = solve(
@@ -268,11 +276,11 @@ def _pixel_masses(
             )
         check_same(pixel_mass, "pixel_mass", scores, "scores")
         _check_mass(pixel_mass, "pixel_mass")
-        mass = pixel_mass.flatten(1).to(flat.dtype)
+        mass = pixel_mass.flatten(1)
     if valid is not None and not _masks_classes(scores, flat, valid):
         kept = valid.flatten(1)
-        mass = kept.to(flat.dtype) if mass is None else mass * kept
-    return None if mass is None else _to_one(mass)
+        mass = kept if mass is None else mass * kept
+    return None if mass is None else _to_one(mass, flat.dtype)
 
 
 def _class_masses(flat: Tensor, class_mass: Tensor | None, valid: Tensor | None) -> Tensor:
@@ -291,16 +299,21 @@ def _class_masses(flat: Tensor, class_mass: Tensor | None, valid: Tensor | None)
             )
         check_same(class_mass, "class_mass", flat, "scores")
         _check_mass(class_mass, "class_mass")
-        mass = class_mass.to(flat.dtype)
+        mass = class_mass
     if valid is not None and valid.ndim == 2 and tuple(valid.shape) == (batch, num_classes) != (batch, size):
         mass = mass * valid
-    return _to_one(mass)
+    return _to_one(mass, flat.dtype)
 
 
-def _to_one(mass: Tensor) -> Tensor:
-    """Masses brought to sum 1 along the last axis; all zeros stay."""
-    total = mass.sum(-1, keepdim=True)
-    return mass / torch.where(total > 0, total, 1.0)
+def _to_one(mass: Tensor, dtype: torch.dtype) -> Tensor:
+    """Masses brought to sum 1 along the last axis; all zeros stay, and so does what counts as nothing."""
+    if mass.numel() == 0:
+        return mass.to(dtype)
+    mass = mass.double()
+    largest = mass.detach().amax(-1, keepdim=True)
+    mass = mass / torch.where(largest > 0, largest, 1.0)  # or the sum of huge masses overflows
+    mass = mass / mass.sum(-1, keepdim=True).clamp_min(1.0)
+    return torch.where(mass > _TINY, mass, 0.0).to(dtype)
 
 
 def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
