@@ -72,13 +72,13 @@ def test_pamr(benchmark):
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def speed_table(rounds: int) -> None:
+def speed_table(rounds: int, photos: list[str], presets: list[str], counts: list[int]) -> None:
     """Every variant: preset, classes, threads."""
     rows = []
-    for name in ("astronaut", "coffee"):
+    for name in photos:
         size = (512, 512) if name == "astronaut" else (400, 512)
-        for preset in ("A", "B", "C"):
-            for classes in (2, 4, 21):
+        for preset in presets:
+            for classes in counts:
                 image, probs = photo(name, *size), scores(classes, *size)
                 for number in (1, 2):
                     with threads(number):
@@ -222,6 +222,9 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--photos", nargs="+", default=["astronaut", "coffee"], help="for speed")
+    parser.add_argument("--presets", nargs="+", default=["A", "B", "C"], help="for speed")
+    parser.add_argument("--classes", nargs="+", type=int, default=[2, 4, 21], help="for speed")
     parser.add_argument(
         "tables", nargs="*", default=["parity", "speed", "batch", "growth", "lattice", "memory", "pamr"]
     )
@@ -229,7 +232,7 @@ def main() -> None:
     print(f"{environment('numba', 'pydensecrf2')}; wall-clock medians of {options.rounds} rounds")
     actions = {
         "parity": parity_table,
-        "speed": lambda: speed_table(options.rounds),
+        "speed": lambda: speed_table(options.rounds, options.photos, options.presets, options.classes),
         "batch": lambda: batch_table(options.rounds),
         "growth": lambda: growth_table(options.rounds),
         "lattice": lattice_table,
