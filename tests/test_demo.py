@@ -180,6 +180,13 @@ def test_base_mask_follows_the_edges_of_the_image(boundary):
     assert base[:, 16:].float().mean() > 0.98
 
 
+def test_a_class_that_shrinks_to_less_than_half_is_marked():
+    shares = {"base": [0.6, 0.2, 0.1, 0.1], "init": [0.6, 0.2, 0.1, 0.1], "final": [0.2, 0.09, 0.06, 0.65]}
+    report = run.Report(PHOTOS["coffee"], shares, [])
+    assert [bool(run._verdict(report, label)) for label in range(4)] == [False, True, False, False]
+    assert "shrank" in run._verdict(report, 1)
+
+
 def test_lost_and_recovered_go_by_the_share_of_pixels():
     photo = PHOTOS["coffee"]
     assert run.pixel_shares(torch.tensor([[0, 1], [1, 255]]), 3) == [0.25, 0.5, 0.0]

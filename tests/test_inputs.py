@@ -613,3 +613,8 @@ def test_tags_that_are_neither_multi_hot_nor_keys():
 def test_a_broken_normalisation_is_refused(mean, std):
     with pytest.raises(ValueError, match="must have 3 entries, finite"):
         call(images=IMAGES, mean=mean, std=std)
+
+
+def test_a_list_beside_batched_masks_is_told_to_stack():
+    with pytest.raises(TypeError, match=r"cams must be a torch.Tensor .* stack its tensors with torch.stack"):
+        call(cams=list(CAMS))

@@ -25,10 +25,9 @@ def check_tensor(
 ) -> Tensor:
     """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name."""
     if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: "
-            "convert it with torch.as_tensor"
-        )
+        stack = isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value)
+        fix = "stack its tensors with torch.stack" if stack else "convert it with torch.as_tensor"
+        raise TypeError(f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {fix}")
     ranks = (ndim,) if isinstance(ndim, int) else ndim
     if value.ndim not in ranks:
         raise ValueError(

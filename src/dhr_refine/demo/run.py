@@ -256,7 +256,10 @@ def _verdict(report: Report, label: int) -> str:
     before, after = label in report.lost("base"), label in report.lost("final")
     if before:
         return "[red]lost in base, still lost[/]" if after else "[green]lost in base, came back[/]"
-    return "[red]in base, lost since[/]" if after else ""
+    if after:
+        return "[red]in base, lost since[/]"
+    base, final = (report.shares[stage][label] for stage in ("base", "final"))
+    return "[yellow]shrank to less than half[/]" if label and final < base / 2 else ""
 
 
 def _summary(reports: Sequence[Report]) -> str:
