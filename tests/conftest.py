@@ -9,6 +9,9 @@ import pytest
 import torch
 from hypothesis import settings
 
+import dhr_refine.rebalance
+import dhr_refine.refine
+
 settings.register_profile("dhr_refine", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("dhr_refine")
 
@@ -66,3 +69,24 @@ def _global_settings():
     before = current()
     yield
     assert current() == before
+
+
+@pytest.fixture
+def one_thread():
+    """Small operations on many threads mostly wait for each other."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def exact_transport(monkeypatch):
+    """The transport of the steps stops at 1e-3; comparisons with a converged reference want it solved."""
+    solve = dhr_refine.rebalance.solve
+
+    def tight(*args, tol, **kwargs):
+        return solve(*args, tol=1e-9, **kwargs)
+
+    monkeypatch.setattr(dhr_refine.rebalance, "solve", tight)
+    monkeypatch.setattr(dhr_refine.refine, "solve", tight)

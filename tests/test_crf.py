@@ -16,6 +16,8 @@ from photos import PRESETS, photo, scores, voc_images
 
 from dhr_refine import DenseCRFLattice, crf, dense_crf, probs_from_labels
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 BACKENDS = ("torch", "numba")
 
 
@@ -28,15 +30,6 @@ def assert_parity(result: torch.Tensor, expected: torch.Tensor) -> None:
 @pytest.fixture(params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return request.param
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small operations on many threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

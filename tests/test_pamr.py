@@ -15,16 +15,9 @@ from photos import photo, scores
 
 from dhr_refine import pamr
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DILATIONS = (1, 2, 4, 8, 12, 24)
-
-
-@pytest.fixture(autouse=True)
-def _one_thread():
-    """Small operations on many threads mostly wait for each other."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def unfold_form(images, probs, iterations=10, dilations=DILATIONS):

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 import math
 from dataclasses import replace
 
@@ -17,21 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scenes import make_scene
 
-import dhr_refine.rebalance
 from dhr_refine import Recipe, uss_rebalance, wss_rebalance
 
 MARGINALS = {"background": Recipe(), "uniform": Recipe.paper()}
-
-
-@pytest.fixture
-def exact_transport(monkeypatch):
-    """The transport of the steps stops at 1e-3; comparisons with a converged reference want it solved."""
-    solve = functools.partial(dhr_refine.rebalance.solve)
-
-    def tight(*args, tol, **kwargs):
-        return solve(*args, tol=1e-9, **kwargs)
-
-    monkeypatch.setattr(dhr_refine.rebalance, "solve", tight)
 
 
 def local_mask(scene):

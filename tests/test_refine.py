@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
 from dataclasses import fields, replace
 
 import numpy as np
@@ -23,18 +22,6 @@ PIECES = {"default": {"marginal": "background", "prior": 0.3, "normalise": True}
 PIECES["paper"] = {"marginal": "uniform", "prior": 0.0, "normalise": False}
 
 every_recipe = pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=list(RECIPES))
-
-
-@pytest.fixture
-def exact_transport(monkeypatch):
-    """The transport of the steps stops at 1e-3; comparisons with a converged reference want it solved."""
-    solve = functools.partial(dhr_refine.rebalance.solve)
-
-    def tight(*args, tol, **kwargs):
-        return solve(*args, tol=1e-9, **kwargs)
-
-    monkeypatch.setattr(dhr_refine.rebalance, "solve", tight)
-    monkeypatch.setattr(dhr_refine.refine, "solve", tight)
 
 
 def run(scene, *, recipe=None, **options):

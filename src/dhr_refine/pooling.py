@@ -156,6 +156,12 @@ def cell_shares(labels: Tensor, grid: torch.Size | tuple[int, int], *, num_class
     return counts[:, :num_classes] / counts.sum(1, keepdim=True)
 
 
+def box_mass(inside: Tensor, grid: torch.Size | tuple[int, int]) -> Tensor:
+    """(B, h * w) mass of each cell: the share of its pixels ``inside`` (B, H, W), brought to sum 1."""
+    share = cell_shares((~inside).long(), grid, num_classes=1)[:, 0]
+    return share / share.sum(-1, keepdim=True).clamp_min(1e-12)
+
+
 def _cell_counts(
     labels: Tensor, grid: torch.Size | tuple[int, int], slots: int, *, late: Literal[0, 1] = 0
 ) -> Tensor:

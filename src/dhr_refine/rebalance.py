@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from numbers import Integral
 from typing import NamedTuple
@@ -14,15 +13,14 @@ from torch import Tensor
 from ._checks import (
     check_filled,
     check_magnitude,
-    check_positive,
     check_range,
     check_same,
     check_tensor,
     describe,
 )
-from .pooling import ClassCentroids, cell_shares, cell_weights, check_mask, pool
+from .pooling import ClassCentroids, box_mass, cell_weights, check_mask, pool
 from .recipe import Recipe
-from .transport import LEAST_REG, early_stopped_weights, minmax, solve
+from .transport import check_reg, early_stopped_weights, minmax, solve
 
 # The released code votes on a mask enlarged to whole patches of a ViT-S/14.
 _RELEASED_PATCH = 14
@@ -228,8 +226,7 @@ def _checked_context(
     recipe: Recipe,
     reg: float,
 ) -> Context:
-    check_positive(reg, "reg")
-    check_range(reg, "reg", LEAST_REG, math.inf)
+    check_reg(reg)
     check_filled(reference, reference_name)
     check_filled(mask, "mask")
     if not isinstance(recipe, Recipe):
@@ -273,17 +270,7 @@ def make_context(
         share = area[:, background : background + 1] / area.sum(-1, keepdim=True).clamp_min(1.0)
         mass = mass * (1.0 - share) / things.clamp_min(1.0)
         mass[:, background : background + 1] = share
-    mass = mass / mass.sum(-1, keepdim=True).clamp_min(1e-12)
-    return Context(labels, inside, num_classes, background, mass)
-
-
-def _cell_mass(context: Context, grid: torch.Size, recipe: Recipe) -> Tensor | None:
-    """(B, h * w) share of each cell's pixels inside the box, sums to 1; None where every pixel is."""
-    if context.inside is None or recipe.geometry == "released":
-        return None
-    outside = (~context.inside).long()
-    share = cell_shares(outside, grid, num_classes=1)[:, 0]
-    return share / share.sum(-1, keepdim=True).clamp_min(1e-12)
+    return Context(labels, inside, num_classes, background, _renormalise(mass))
 
 
 def _pool(
@@ -325,16 +312,27 @@ def _cell_norms(cells: Tensor) -> Tensor:
 
 
 def _weights(
-    scores: Tensor, context: Context, classes: Tensor, cells: Tensor | None, *, reg: float, recipe: Recipe
+    scores: Tensor,
+    context: Context,
+    classes: Tensor,
+    *,
+    reg: float,
+    recipe: Recipe,
+    images: Tensor | None = None,
 ) -> Tensor:
-    """(B, C, h, w) what "multiply by the plan" multiplies by; ``classes`` (B, C) are the class masses."""
+    """(B, C, h, w) what "multiply by the plan" multiplies by; ``classes`` (B, C) are the class masses.
+
+    ``images`` (P,) numbers the image of each problem, where these are not simply the batch.
+    """
     flat = scores.flatten(2)
     if recipe.plan == "minmax":
         everywhere = torch.ones_like(flat[:, 0], dtype=torch.bool)
-        weights = early_stopped_weights(flat, everywhere, classes > 0)
-    else:
-        weights = solve(flat, cells, classes, reg=reg, tol=1e-3).shares
-    return weights.reshape(scores.shape)
+        return early_stopped_weights(flat, everywhere, classes > 0).reshape(scores.shape)
+    cells = None
+    if context.inside is not None and recipe.geometry == "centred":
+        cells = box_mass(context.inside, scores.shape[-2:])
+        cells = cells if images is None else cells[images]
+    return solve(flat, cells, classes, reg=reg, tol=1e-3).shares.reshape(scores.shape)
 
 
 def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Recipe) -> Rebalanced:
@@ -346,8 +344,7 @@ def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Rec
     heat = _heatmaps(features, centroids, recipe)
     if recipe.transport == "each":
         mass = _renormalise(context.class_mass * present)
-        cells = _cell_mass(context, features.shape[-2:], recipe)
-        heat = heat * _weights(heat, context, mass, cells, reg=reg, recipe=recipe)
+        heat = heat * _weights(heat, context, mass, reg=reg, recipe=recipe)
     return Rebalanced(heat * present[..., None, None], centroids, present)
 
 
@@ -407,7 +404,6 @@ def rebalance_wss(
         everywhere = torch.ones_like(heat[:, :, :1, 0], dtype=torch.bool)
         heat = minmax(heat.flatten(2), everywhere).reshape(heat.shape)
 
-    cells = _cell_mass(context, grid, recipe)
     sizes = groups.sum(-1)
     # A connected group stands in the rows of all its members: its lowest member speaks for it. Rows of the
     # released triangle start at their own class, so the same test keeps all of them.
@@ -416,15 +412,13 @@ def rebalance_wss(
     if image.numel():
         members = groups[image, row]
         mass = _renormalise(context.class_mass[image] * members)
-        inner = _weights(
-            heat[image], context, mass, None if cells is None else cells[image], reg=reg, recipe=recipe
-        )
+        inner = _weights(heat[image], context, mass, reg=reg, recipe=recipe, images=image)
         inner = torch.where((mass > 0)[..., None, None], inner, 1.0)
         target = image[:, None, None, None].expand_as(inner)
         scores = scores * torch.ones_like(scores).scatter_reduce(0, target, inner, reduce="prod")
     if recipe.transport == "last":
         mass = _renormalise(context.class_mass * (scores.flatten(2).amax(-1) > 0))
-        scores = scores * _weights(scores, context, mass, cells, reg=reg, recipe=recipe)
+        scores = scores * _weights(scores, context, mass, reg=reg, recipe=recipe)
         if recipe.heatmap == "minmax":
             scores = minmax(scores.flatten(2), (mass > 0)[..., None]).reshape(scores.shape)
     return Rebalanced(scores, torch.cat(pooled, dim=-1), present)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_finite, check_ignore_index, check_positive, check_range, describe
+from ._checks import check_finite, check_ignore_index, check_range, describe
 from ._inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,10 +24,10 @@ from ._inputs import (
 )
 from .crf import DenseCRFLattice, dense_crf
 from .pamr import pamr
-from .pooling import cell_shares
+from .pooling import box_mass, cell_shares
 from .rebalance import group_classes, make_context, rebalance_uss, rebalance_wss, similarity
 from .recipe import Recipe
-from .transport import LEAST_REG, early_stopped_weights, solve
+from .transport import check_reg, early_stopped_weights, solve
 
 # A CAM whose maximum is below this holds no signal.
 _LEAST_CAM = 1e-10
@@ -270,8 +269,7 @@ def _run(
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
     check_range(tau, "tau", -1.0, 1.0)
-    check_positive(reg, "reg")
-    check_range(reg, "reg", LEAST_REG, math.inf)
+    check_reg(reg)
     check_ignore_index(ignore_index)
     if not (boundary is None or boundary in ("crf", "pamr") or callable(boundary)):
         raise ValueError(
@@ -475,9 +473,8 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
                 kept[row, y0:y1, x0:x1] = True
             cells = kept.flatten(1).float()
         else:
-            cells = cell_shares((~batch.inside).long(), grid, num_classes=1)[:, 0]
+            cells = box_mass(batch.inside, grid)
             cams = cams * (cells > 0).view(-1, 1, *grid)
-            cells = cells / cells.sum(-1, keepdim=True).clamp_min(1e-12)
     cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(_LEAST_CAM)
     flat = cams.flatten(2)
     several = valid.sum(-1) > 1

@@ -12,6 +12,7 @@ import functools
 import importlib
 import importlib.util
 import math
+from collections.abc import Callable
 from types import ModuleType
 from typing import Literal, NamedTuple
 
@@ -40,7 +41,7 @@ _EASY_RANGE = 20.0
 # Smallest marginal that still has a finite logarithm and reciprocal in float32.
 _TINY = 1e-30
 # Smaller regularisers and larger ranges of scores / reg are beyond float32.
-LEAST_REG = 1e-6
+_LEAST_REG = 1e-6
 _LARGEST_RANGE = 1e9
 # Largest change of a potential in one step; a step that overshoots divides it by four.
 _MAX_STEP = 16.0
@@ -217,8 +218,7 @@ def sinkhorn_ot(
     True
     """
     check_choice(method, "method", ("newton", "sinkhorn", "pot"))
-    check_positive(reg, "reg")
-    check_range(reg, "reg", LEAST_REG, math.inf)
+    check_reg(reg)
     check_positive(tol, "tol")
     check_count(max_iter, "max_iter", 1)
     check_tensor(scores, "scores", "(B, K, H, W) or (B, K, N)", ndim=(3, 4), floating=True)
@@ -256,6 +256,12 @@ def sinkhorn_ot(
         mass = mass / flat.shape[-1] if pixels is None else mass * pixels
         plan = shares * mass[:, None]
     return TransportPlan.of(plan.reshape(scores.shape).to(scores.dtype), residual, iterations, solver)
+
+
+def check_reg(reg: float) -> None:
+    """Raise unless the regulariser is a number that float32 can work with."""
+    check_positive(reg, "reg")
+    check_range(reg, "reg", _LEAST_REG, math.inf)
 
 
 def _pixel_masses(
@@ -461,6 +467,36 @@ class _Solved(NamedTuple):
     solver: str = "torch"
 
 
+def _iterate(
+    problem: _Problem,
+    potentials: Tensor,
+    move: Callable[[Tensor, Tensor, Tensor], Tensor],
+    *,
+    tol: float,
+    max_iter: int,
+) -> _Solved:
+    """Pass over the pixels until every image is within ``tol``; finished images keep their potentials.
+
+    ``move`` gives the next potentials from the present ones, their class marginals and their shares.
+    """
+    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
+    residual = potentials[:, 0]
+    passes = torch.zeros(len(potentials), dtype=torch.long, device=potentials.device)
+    done = torch.zeros_like(passes, dtype=torch.bool)
+    for count in range(1, max_iter + 1):
+        shares = problem.shares(potentials, buffer=buffer, out=shares)
+        m = problem.marginal(shares)
+        residual = _residual(problem.classes, m, problem.valid)
+        passes += ~done
+        done = residual <= tol
+        if count == max_iter or bool(done.all()):
+            break
+        potentials = torch.where(done[:, None], potentials, move(potentials, m, shares))
+    # NaN is no residual at all: such an image is unfinished.
+    residual = residual.nan_to_num(nan=math.inf, posinf=math.inf)
+    return _Solved(potentials, shares, residual, passes)
+
+
 def _newton(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
     """Semi-dual Newton from a subsampled start: a lean loop first, a safeguarded one for what it leaves."""
     size, device = problem.scores.shape[-1], problem.scores.device
@@ -564,26 +600,14 @@ def _rush(
     ``matrix`` is an inverse to use throughout (that of a subsample: then no pass needs the second moment of
     all the pixels); None computes it in every pass.
     """
-    log_mass = problem.classes.clamp_min(_TINY).log()
-    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
-    g = start
-    passes = torch.zeros(len(g), dtype=torch.long, device=g.device)
-    done = torch.zeros_like(passes, dtype=torch.bool)
-    residual = g[:, 0]
-    for count in range(1, max_iter + 1):
-        shares = problem.shares(g, buffer=buffer, out=shares)
-        m = problem.marginal(shares)
-        residual = _residual(problem.classes, m, problem.valid)
-        passes += ~done
-        done = residual <= tol
-        if count == max_iter or bool(done.all()):
-            break
+
+    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
         inverse = _semidual_inverse(problem, shares) if matrix is None else matrix
-        side = (m * (log_mass - m.clamp_min(_TINY).log())).masked_fill(~problem.valid | done[:, None], 0.0)
+        side = m * _log_ratio(problem.classes, m, problem.valid)
         step = (inverse @ side.double()[..., None])[..., 0]
-        g = g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
-    # NaN is no residual at all: such an image is unfinished.
-    return _Solved(g, shares, residual.nan_to_num(math.inf), passes)
+        return g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
+
+    return _iterate(problem, start, move, tol=tol, max_iter=max_iter)
 
 
 class _Ascent(NamedTuple):
@@ -599,22 +623,14 @@ class _Ascent(NamedTuple):
 
 def _climb(problem: _Problem, potentials: Tensor, *, tol: float, max_iter: int) -> _Solved:
     """Safeguarded Newton ascent of the semi-dual from ``potentials``, for problems of any difficulty."""
-    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
-    trial, state = potentials, None
-    residual = potentials[:, 0]
-    passes = torch.zeros(len(potentials), dtype=torch.long, device=potentials.device)
-    done = torch.zeros_like(passes, dtype=torch.bool)
-    for count in range(1, max_iter + 1):
-        shares = problem.shares(trial, buffer=buffer, out=shares)
-        m = problem.marginal(shares)
-        residual = _residual(problem.classes, m, problem.valid)
-        passes += ~done
-        done = residual <= tol
-        if count == max_iter or bool(done.all()):
-            break
-        state = _judge(problem, state, trial, m, _newton_matrix(problem, shares))
-        trial = torch.where(done[:, None], trial, state.base + state.step)
-    return _Solved(trial, shares, residual, passes)
+    state: _Ascent | None = None
+
+    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
+        nonlocal state
+        state = _judge(problem, state, g, m, _newton_matrix(problem, shares))
+        return state.base + state.step
+
+    return _iterate(problem, potentials, move, tol=tol, max_iter=max_iter)
 
 
 def _judge(
@@ -650,21 +666,11 @@ def _judge(
 
 def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
     """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``."""
-    g = problem.start()
-    passes = torch.zeros(len(g), dtype=torch.long, device=g.device)
-    shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
-    residual = torch.zeros_like(g[:, 0])
-    done = torch.zeros_like(residual, dtype=torch.bool)
-    for count in range(1, max_iter + 1):
-        shares = problem.shares(g, buffer=buffer, out=shares)
-        m = problem.marginal(shares)
-        residual = _residual(problem.classes, m, problem.valid)
-        passes += ~done
-        done = done | (residual <= tol)
-        if count == max_iter or bool(done.all()):
-            break
-        g = torch.where(done[:, None], g, g + _log_ratio(problem.classes, m, problem.valid))
-    return _Solved(g, shares, residual, passes)
+
+    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
+        return g + _log_ratio(problem.classes, m, problem.valid)
+
+    return _iterate(problem, problem.start(), move, tol=tol, max_iter=max_iter)
 
 
 def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
