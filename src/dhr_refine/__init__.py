@@ -1,27 +1,36 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
 from .crf import DenseCRFLattice, dense_crf, probs_from_labels
+from .features import capture_layers, tokens_to_map
+from .files import Cams, read_cams
 from .pamr import pamr
 from .pooling import ClassCentroids, class_avg_pool
 from .rebalance import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
 from .refine import RefineSteps, refine_mask, refine_steps
+from .training import View, has_labels
 from .transport import TransportPlan, sinkhorn_ot
 
 __all__ = [
+    "Cams",
     "ClassCentroids",
     "DenseCRFLattice",
     "Rebalanced",
     "Recipe",
     "RefineSteps",
     "TransportPlan",
+    "View",
+    "capture_layers",
     "class_avg_pool",
     "dense_crf",
+    "has_labels",
     "pamr",
     "probs_from_labels",
+    "read_cams",
     "refine_mask",
     "refine_steps",
     "sinkhorn_ot",
+    "tokens_to_map",
     "uss_rebalance",
     "wss_rebalance",
 ]

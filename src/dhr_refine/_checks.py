@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import reprlib
+from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Any
 
 import numpy as np
 import torch
@@ -128,3 +130,20 @@ def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:
     if value not in choices:
         wanted = ", ".join(repr(choice) for choice in choices)
         raise ValueError(f"{name} must be one of {wanted}, got {value!r}: choose one of them")
+
+
+def read_ints(value: Any, name: str, form: str, least: int | None = None) -> Any:
+    """Return whole numbers as a tuple, as many as ``form`` such as "(H, W)" names, none below ``least``."""
+    entries = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
+    count = form.count(",") + 1
+    if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != count:
+        raise TypeError(f"{name} must be {form}, got {describe(value)}: pass {count} whole numbers")
+    try:
+        numbers = tuple(int(entry) for entry in entries)
+    except (TypeError, ValueError, OverflowError):
+        numbers = None
+    if numbers is None or numbers != tuple(entries):
+        raise ValueError(f"{name} must hold whole numbers, got {value!r}: round them first")
+    if least is not None and min(numbers) < least:
+        raise ValueError(f"{name} must hold numbers of at least {least}, got {value!r}: pass {form}")
+    return numbers
