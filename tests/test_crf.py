@@ -19,6 +19,7 @@ from dhr_refine import DenseCRFLattice, crf, dense_crf, probs_from_labels
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BACKENDS = ("torch", "numba")
+LATTICE = ("sxy", "srgb", "gauss_sxy")
 
 
 def assert_parity(result: torch.Tensor, expected: torch.Tensor) -> None:
@@ -110,6 +111,28 @@ def test_unnormalised_scores_are_clipped_not_rescaled(backend):
     expected = dense_crf(image, probs, backend="pydensecrf")
     assert_parity(dense_crf(image, probs, backend=backend), expected)
     assert_parity(dense_crf(image, probs.clamp(max=1), backend=backend), expected)
+
+
+@pytest.mark.parametrize(("preset", "number"), [("A", np.uint16), ("C", np.int32)])
+@pytest.mark.parametrize("classes", [4, 5])
+def test_few_and_many_vertices(preset, number, classes):
+    # Vertices are numbered in 16 bits where these suffice; the last of 5 classes is not filtered.
+    image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
+    options = PRESETS[preset]
+    lattice = DenseCRFLattice(image, backend="numba", **{key: options[key] for key in LATTICE})
+    kernels = [lattice._gaussian, *lattice._bilateral]
+    assert [kernel.offsets.dtype for kernel in kernels] == [number] * 2
+    assert [kernel.vertices > 2**16 for kernel in kernels] == [number == np.int32] * 2
+    expected = dense_crf(image, probs, backend="pydensecrf", **options)
+    assert_parity(dense_crf(image, probs, lattice=lattice, **options), expected)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 34])
+def test_any_number_of_classes(classes):
+    # Those that fill the vectors, and one more or less.
+    image, probs = photo("coffee", 50, 61), scores(classes, 50, 61)
+    expected = dense_crf(image, probs, backend="pydensecrf", **PRESETS["A"])
+    assert_parity(dense_crf(image, probs, backend="numba", **PRESETS["A"]), expected)
 
 
 def test_tiny_srgb_does_not_overflow(backend):
@@ -207,7 +230,7 @@ def test_threads_change_rounding_only(two_threads):
     torch.set_num_threads(2)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 5, 18, 21])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 18, 21])
 def test_two_threads_in_one_image(two_threads, classes):
     image, probs = photo("astronaut", 210, 190), scores(classes, 210, 190)
     expected = dense_crf(image, probs, backend="pydensecrf")
@@ -321,7 +344,7 @@ def test_lattice_describes_itself(backend):
     )
     assert (lattice.shape, lattice.device, lattice.backend) == ((1, 60, 70), torch.device("cpu"), backend)
     per_pixel = lattice.nbytes / (60 * 70)
-    assert 6 * 8 < per_pixel < 400
+    assert 3 + 6 * 6 < per_pixel < 400
 
 
 def test_lattice_refuses_other_calls(backend):
@@ -548,3 +571,51 @@ def test_vector_exponential():
     apply(values, result, (0,) * 8)
     assert not result[:2].any()
     np.testing.assert_allclose(result[2:], np.exp(values[2:].astype(np.float64)), rtol=5e-7)
+
+
+@pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])
+def test_vector_groups(lanes):
+    from numba import njit
+
+    from dhr_refine import _simd
+
+    @njit
+    def apply(values, totals, largest, tag):
+        vector = _simd.load(values, 0, (0,) * 16)
+        _simd.store(totals, 0, _simd.group_total(vector, tag))
+        _simd.store(largest, 0, _simd.group_largest(vector, tag))
+
+    values = np.random.default_rng(0).standard_normal(16).astype(np.float32)
+    totals, largest = np.empty_like(values), np.empty_like(values)
+    apply(values, totals, largest, (0,) * lanes)
+    groups = values.reshape(-1, lanes)
+    np.testing.assert_allclose(totals, groups.sum(axis=1).repeat(lanes), rtol=1e-5)
+    np.testing.assert_array_equal(largest, groups.max(axis=1).repeat(lanes))
+
+
+@pytest.mark.parametrize("corners", [1, 3, 6, 7])
+@pytest.mark.parametrize("number", [np.uint16, np.int32])
+def test_vector_rows(number, corners):
+    from numba import njit
+
+    from dhr_refine import _simd
+
+    @njit
+    def apply(offsets, weights, at, corners, values, result):
+        sum_ = _simd.gather(offsets, weights, at, corners, values, 8, _simd.load(values, 0, (0,) * 4))
+        _simd.store(result, 0, sum_)
+        _simd.scatter(offsets, weights, at, corners, values, 8, _simd.load(values, 0, (0,) * 4))
+
+    generator = np.random.default_rng(0)
+    offsets = generator.integers(0, 2**16, corners + 2).astype(number)
+    offsets[1:3] = 2**16 - 1  # the largest; twice where there are two corners
+    weights = generator.random(corners + 2).astype(np.float32)
+    values = generator.random((2 + 2**16, 4)).astype(np.float32)
+    expected = values.copy()
+    used = slice(1, 1 + corners)
+    np.add.at(expected[2:], offsets[used], weights[used, None] * values[0])
+    gathered = values[0] + (weights[used, None] * values[2:][offsets[used]]).sum(axis=0)
+    result, flat = np.empty(4, np.float32), values.reshape(-1)
+    apply(offsets, weights, 1, (0,) * corners, flat, result)
+    np.testing.assert_allclose(result, gathered, rtol=1e-5)
+    np.testing.assert_allclose(values, expected, rtol=1e-5)

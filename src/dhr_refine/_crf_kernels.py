@@ -49,13 +49,15 @@ def _grow(table, cosets, bits, id_bits):
 
 
 @compiled
-def _simplices(features, elevated, rounded, rank, dimension):
+def _simplices(features, rest, rounded, rank, steps, shares, corners):
     """Find the simplices of a group of pixels from their scaled features.
 
-    Leaves the coordinates of the remainder-0 vertices, divided by d + 1, in ``rounded``, the order of the
-    coordinates by distance in ``rank`` and the distances, divided by d + 1, in ``elevated``.
+    Leaves the coordinates of the remainder-0 vertices, divided by d + 1, in ``rounded``, the axis along
+    which each further vertex lies from the one before in ``steps``, and the barycentric weights in
+    ``shares``. ``rest`` and ``rank`` are working memory.
     """
-    d1 = dimension + 1
+    d1 = len(corners)
+    dimension = d1 - 1
     tag = (0,) * 16
     zero, one = simd.fill(np.float32(0), tag), simd.fill(np.float32(1), tag)
     up, down = simd.fill(np.float32(d1), tag), simd.fill(np.float32(1) / np.float32(d1), tag)
@@ -64,23 +66,23 @@ def _simplices(features, elevated, rounded, rank, dimension):
     for j in range(dimension, 0, -1):
         part = simd.load(features, (j - 1) * _GROUP, tag)
         scale = simd.fill(np.float32(j), tag)
-        simd.store(elevated, j * _GROUP, simd.sub(sum_, simd.mul(scale, part)))
+        simd.store(rest, j * _GROUP, simd.sub(sum_, simd.mul(scale, part)))
         sum_ = simd.add(sum_, part)
-    simd.store(elevated, 0, sum_)
+    simd.store(rest, 0, sum_)
     off = zero
     for i in range(d1):
-        value = simd.load(elevated, i * _GROUP, tag)
+        value = simd.load(rest, i * _GROUP, tag)
         near = simd.sub(simd.add(simd.mul(down, value), magic), magic)
         off = simd.add(off, near)
         simd.store(rounded, i * _GROUP, near)
         simd.store(rank, i * _GROUP, zero)
     for i in range(dimension):
         near = simd.mul(simd.load(rounded, i * _GROUP, tag), up)
-        distance = simd.sub(simd.load(elevated, i * _GROUP, tag), near)
+        distance = simd.sub(simd.load(rest, i * _GROUP, tag), near)
         place = simd.load(rank, i * _GROUP, tag)
         for j in range(i + 1, d1):
             near = simd.mul(simd.load(rounded, j * _GROUP, tag), up)
-            before = simd.less(distance, simd.sub(simd.load(elevated, j * _GROUP, tag), near))
+            before = simd.less(distance, simd.sub(simd.load(rest, j * _GROUP, tag), near))
             place = simd.add(place, before)
             other = simd.load(rank, j * _GROUP, tag)
             simd.store(rank, j * _GROUP, simd.add(other, simd.sub(one, before)))
@@ -92,58 +94,69 @@ def _simplices(features, elevated, rounded, rank, dimension):
         near = simd.add(simd.load(rounded, i * _GROUP, tag), shift)
         simd.store(rank, i * _GROUP, simd.add(place, simd.mul(shift, up)))
         simd.store(rounded, i * _GROUP, near)
-        rest = simd.sub(simd.load(elevated, i * _GROUP, tag), simd.mul(near, up))
-        simd.store(elevated, i * _GROUP, simd.mul(rest, down))
+        far = simd.sub(simd.load(rest, i * _GROUP, tag), simd.mul(near, up))
+        simd.store(rest, i * _GROUP, simd.mul(far, down))
+    # Vertex r lies one step from vertex r - 1 along the axis of rank d + 1 - r.
+    previous, first = zero, zero
+    for place in range(d1):
+        wanted = simd.fill(np.float32(place), tag)
+        far, axis = zero, zero
+        for i in range(d1):
+            own = simd.load(rank, i * _GROUP, tag)
+            far = simd.where_equal(own, wanted, simd.load(rest, i * _GROUP, tag), far)
+            axis = simd.where_equal(own, wanted, simd.fill(np.float32(i), tag), axis)
+        if place == 0:
+            first = simd.sub(one, far)
+        else:
+            simd.store(steps, (d1 - place) * _GROUP, axis)
+            simd.store(shares, (d1 - place) * _GROUP, simd.sub(previous, far))
+        previous = far
+    simd.store(shares, 0, simd.add(previous, first))
 
 
 @compiled
 def _embed_row(
-    y, image, columns, rows, levels, strides, origin,
+    corners, y, image, columns, rows, levels, strides, origin,
     table, bits, id_bits, keys, cosets, used, last_key, last_vertex, count, offsets, weights, scratch,
 ):  # fmt: skip
     """Place the pixels of one row; return the number of vertices so far."""
-    channels, _, width = image.shape
-    d = channels + 2
-    d1 = d + 1
-    features, elevated = scratch[: d * _GROUP], scratch[8 * _GROUP : 16 * _GROUP]
+    _, height, width = image.shape
+    d1 = len(corners)
+    features, rest = scratch[: 8 * _GROUP], scratch[8 * _GROUP : 16 * _GROUP]
     rounded, rank = scratch[16 * _GROUP : 24 * _GROUP], scratch[24 * _GROUP : 32 * _GROUP]
-    sorted_rest = scratch[32 * _GROUP :]
-    sorted_stride = np.empty(d1, np.int64)
+    steps, shares = scratch[32 * _GROUP : 40 * _GROUP], scratch[40 * _GROUP :]
     group_keys = np.empty(d1 * _GROUP, np.int64)
     id_mask = (np.int64(1) << id_bits) - 1
     for x0 in range(0, width, _GROUP):
         lanes = min(_GROUP, width - x0)
         for lane in range(lanes):
-            features[lane] = columns[x0 + lane]
-            features[_GROUP + lane] = rows[y]
-        for c in range(channels):
+            simd.poke(features, lane, simd.peek(columns, x0 + lane))
+            simd.poke(features, _GROUP + lane, rows[y])
+        for c in range(d1 - 3):
+            start = (c * height + y) * width + x0
             for lane in range(lanes):
-                features[(2 + c) * _GROUP + lane] = levels[c, image[c, y, x0 + lane]]
-        _simplices(features, elevated, rounded, rank, d)
+                level = np.int64(simd.peek(image, start + lane))
+                simd.poke(features, (2 + c) * _GROUP + lane, simd.peek(levels, c * 256 + level))
+        _simplices(features, rest, rounded, rank, steps, shares, corners)
         for lane in range(lanes):
             key = -origin
             for i in range(d1):
-                order = np.int64(np.int32(simd.peek(rank, i * _GROUP + lane)))
-                simd.poke(sorted_rest, order, simd.peek(elevated, i * _GROUP + lane))
-                stride = simd.peek(strides, i)
-                simd.poke(sorted_stride, order, stride)
-                key += np.int64(np.int32(simd.peek(rounded, i * _GROUP + lane))) * stride
+                key += np.int64(np.int32(simd.peek(rounded, i * _GROUP + lane))) * simd.peek(strides, i)
             pixel = (y * width + x0 + lane) * d1
-            first = np.float32(1) - simd.peek(sorted_rest, 0)
-            simd.poke(weights, pixel, simd.peek(sorted_rest, d) + first)
-            simd.poke(group_keys, lane * d1, key)
-            simd.prefetch(table, _home(0, bits, key))
-            for r in range(1, d1):
-                share = simd.peek(sorted_rest, d - r) - simd.peek(sorted_rest, d1 - r)
-                simd.poke(weights, pixel + r, share)
-                key -= simd.peek(sorted_stride, d1 - r)
+            for r in range(d1):
+                if r > 0:
+                    axis = np.int64(np.int32(simd.peek(steps, r * _GROUP + lane)))
+                    key -= simd.peek(strides, axis)
+                simd.poke(weights, pixel + r, simd.peek(shares, r * _GROUP + lane))
                 simd.poke(group_keys, lane * d1 + r, key)
                 simd.prefetch(table, _home(r, bits, key))
         for lane in range(lanes):
             pixel = (y * width + x0 + lane) * d1
             for r in range(d1):
                 key = simd.peek(group_keys, lane * d1 + r)
-                if key != simd.peek(last_key, r):
+                # Half of the vertices are the last pixel's, but which cannot be foreseen: with colours a
+                # look-up is cheaper than a wrong guess.
+                if d1 > 3 or key != simd.peek(last_key, r):
                     slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
                     entry = simd.peek(table, slot)
                     if entry == 0:
@@ -160,16 +173,16 @@ def _embed_row(
 
 
 @compiled
-def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits, offsets, weights):
+def embed(corners, image, columns, rows, levels, strides, origin, phantoms, bits, id_bits, offsets, weights):
     """Place every pixel in the lattice: vertex numbers and barycentric weights, both (N, d + 1) flat.
 
     Vertices are numbered by first touch in raster order; ``phantoms`` are keys of one more simplex, which
     exists without a pixel. Returns their keys and cosets, the table and
     the logarithm of its size per coset.
     """
-    channels, height, width = image.shape
-    d1 = channels + 3
-    scratch = np.zeros(33 * _GROUP, np.float32)
+    _, height, width = image.shape
+    d1 = len(corners)
+    scratch = np.zeros(48 * _GROUP, np.float32)
     last_key = np.full(d1, -1, np.int64)
     last_vertex = np.zeros(d1, np.int32)
     used = np.zeros(d1, np.int64)
@@ -183,7 +196,7 @@ def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits
             table = _grow(table, d1, bits, id_bits)
             bits += 1
         count = _embed_row(
-            y, image, columns, rows, levels, strides, origin,
+            corners, y, image, columns, rows, levels, strides, origin,
             table, bits, id_bits, keys, cosets, used, last_key, last_vertex, count, offsets, weights, scratch,
         )  # fmt: skip
     for r in range(phantoms.size):
@@ -197,13 +210,13 @@ def embed(image, columns, rows, levels, strides, origin, phantoms, bits, id_bits
 
 
 @compiled
-def link(keys, cosets, table, bits, id_bits, strides):
+def link(corners, keys, cosets, table, bits, id_bits, strides):
     """Chain up neighbours: per axis, runs of linked vertices, the last of each run as ``~vertex``.
 
     Vertices without a neighbour on an axis keep their value there and appear in no chain. Returns the
     chains of all axes and the start of each.
     """
-    d1 = strides.size
+    d1 = len(corners)
     count = keys.size
     id_mask = (np.int64(1) << id_bits) - 1
     whole = strides.sum()
@@ -297,133 +310,136 @@ def add_up(values, size, start, stop):
 
 
 @compiled
-def filter_ones(offsets, weights, scale, chains, starts, count, result):
-    """Filter the one-channel image ``scale`` into ``result``, without the gain."""
-    d1 = starts.size - 1
+def filter_ones(corners, offsets, weights, chains, starts, vertices, result):
+    """Filter an image of ones, without the gain."""
+    d1 = len(corners)
     tag = (0,)
-    values = np.zeros(count, np.float32)
-    for pixel in range(scale.size):
-        value = simd.peek(scale, pixel)
-        for at in range(pixel * d1, (pixel + 1) * d1):
-            vertex = np.int64(simd.peek(offsets, at))
-            old = simd.load(values, vertex, tag)
-            simd.store(
-                values, vertex, simd.axpy(value * simd.peek(weights, at), simd.fill(np.float32(1), tag), old)
-            )
+    one, zero = simd.fill(np.float32(1), tag), simd.fill(np.float32(0), tag)
+    values = np.zeros(vertices, np.float32)
+    for pixel in range(result.size):
+        simd.scatter(offsets, weights, pixel * d1, corners, values, 0, one)
     for axis in range(d1):
         blur(values, 0, chains, starts[axis], starts[axis + 1], tag)
-    for pixel in range(scale.size):
-        sum_ = np.float32(0)
-        for at in range(pixel * d1, (pixel + 1) * d1):
-            sum_ += simd.peek(weights, at) * simd.peek(values, np.int64(simd.peek(offsets, at)))
-        result[pixel] = sum_
+    for pixel in range(result.size):
+        sum_ = simd.gather(offsets, weights, pixel * d1, corners, values, 0, zero)
+        simd.store(result, pixel, sum_)
 
 
 @compiled
-def scale_weights(weights, scale, d1):
-    """Fold a factor per pixel into the barycentric weights."""
-    for pixel in range(scale.size):
-        for at in range(pixel * d1, (pixel + 1) * d1):
-            weights[at] *= scale[pixel]
+def normalise_weights(corners, weights, sums, gain):
+    """Fold the symmetric normalisation into the barycentric weights of both splat and slice."""
+    for pixel in range(sums.size):
+        scale = np.float32(1) / np.sqrt(sums[pixel] * gain + np.float32(1e-20))
+        for at in range(pixel * len(corners), (pixel + 1) * len(corners)):
+            simd.poke(weights, at, scale * simd.peek(weights, at))
 
 
 # --- mean field ---------------------------------------------------------------------------------------
 
 
 @compiled
-def pack_unary(logs, unary, start, stop):
-    """Turn class-major log-probabilities into pixel-major differences to the last class."""
+def pack_unary(logs, unary, hidden, start, stop):
+    """Turn class-major log-probabilities into pixel-major ones.
+
+    With a hidden class, the last one, they become differences to it.
+    """
     classes, pixels = logs.shape
     row = unary.size // pixels
+    kept = classes - len(hidden)
     # Tile by tile: planes of a power of two of pixels share their place in the cache.
     for tile in range(start, stop, _TILE):
         end = min(tile + _TILE, stop)
-        for c in range(classes - 1):
+        for c in range(kept):
             for pixel in range(tile, end):
-                simd.poke(unary, pixel * row + c, logs[c, pixel] - logs[classes - 1, pixel])
-        for c in range(classes - 1, row):
+                shift = logs[kept, pixel] if len(hidden) else np.float32(0)
+                simd.poke(unary, pixel * row + c, logs[c, pixel] - shift)
+        for c in range(kept, row):
             for pixel in range(tile, end):
                 simd.poke(unary, pixel * row + c, np.float32(-1e30))
 
 
 @compiled
+def _normalise(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag):
+    """Turn the messages of a tile into probabilities, in place; those of a hidden class go to ``last``."""
+    chunks = len(blocks)
+    row, step = chunks * len(tag), 16 * chunks
+    wide = (0,) * 16
+    zero, one = simd.fill(np.float32(0), wide), simd.fill(np.float32(1), wide)
+    for start in range(0, pixels * row, step):
+        rest = zero
+        if slicing and len(hidden):
+            # The hidden class's message is what the others leave of the sum.
+            for at in range(start, start + step, 16):
+                rest = simd.add(rest, simd.load(buffer, at, wide))
+            whole = simd.spread(totals, tile + start // row, tag)
+            rest = simd.sub(whole, simd.group_total(rest, tag))
+        peak = rest if len(hidden) else simd.fill(np.float32(-1e38), wide)
+        for at in range(start, start + step, 16):
+            logit = simd.load(unary, tile * row + at, wide)
+            if slicing:
+                logit = simd.add(logit, simd.load(buffer, at, wide))
+            simd.store(buffer, at, logit)
+            peak = simd.maximum(peak, logit)
+        peak = simd.group_largest(peak, tag)
+        sum_ = zero
+        for at in range(start, start + step, 16):
+            part = simd.exp(simd.sub(simd.load(buffer, at, wide), peak))
+            simd.store(buffer, at, part)
+            sum_ = simd.add(sum_, part)
+        sum_ = simd.group_total(sum_, tag)
+        if len(hidden):
+            rest = simd.exp(simd.sub(rest, peak))
+            sum_ = simd.add(sum_, rest)
+        inverse = simd.div(one, sum_)
+        for at in range(start, start + step, 16):
+            simd.store(buffer, at, simd.mul(inverse, simd.load(buffer, at, wide)))
+        if len(hidden):
+            simd.store(last, start // chunks, simd.mul(inverse, rest))
+
+
+@compiled
 def mean_field_pass(
-    offsets5, weights5, values5, next5, sums5, gain5,
-    offsets2, weights2, values2, next2, sums2, gain2,
-    unary, result, start, stop, slicing, splatting, blocks, tag,
+    offsets5, weights5, values5, next5, gain5,
+    offsets2, weights2, values2, next2, gain2,
+    unary, totals, result, start, stop, slicing, splatting, hidden, blocks, tag,
 ):  # fmt: skip
     """One pass over pixels: slice both lattices, softmax, then splat into the next values or write out.
 
-    Only the first K - 1 classes are kept, relative to the last one: its message follows from the
-    filtered ones (``sums``), because the probabilities of a pixel sum to one.
+    With a hidden class, only the others are filtered: the probabilities of a pixel sum to one, and so
+    their messages to ``totals``.
     """
     lanes, chunks = len(tag), len(blocks)
     row = lanes * chunks
-    wide = (0,) * 16
+    six, three = (0,) * 6, (0,) * 3
     size5, size2 = values5.size // chunks, values2.size // chunks
     zero = simd.fill(np.float32(0), tag)
     buffer = np.zeros(_TILE * row + 16, np.float32)
-    last, sums = np.zeros(_TILE + 16, np.float32), np.ones(_TILE + 16, np.float32)
-    classes = result.shape[0]
+    last = np.zeros(_TILE * lanes + 16, np.float32)
+    classes, count = result.shape
     for tile in range(start, stop, _TILE):
         pixels = min(_TILE, stop - tile)
-        for i in range(pixels):
-            at5, at2 = (tile + i) * 6, (tile + i) * 3
-            peak, message_sum = np.float32(-1e30), np.float32(0)
-            for chunk in range(chunks):
-                logit = simd.load(unary, (tile + i) * row + chunk * lanes, tag)
-                if slicing:
-                    message, second = zero, zero
-                    for k in range(6):
-                        vertex = np.int64(simd.peek(offsets5, at5 + k))
-                        value = simd.load(values5, chunk * size5 + vertex * lanes, tag)
-                        message = simd.axpy(simd.peek(weights5, at5 + k), value, message)
-                    for k in range(3):
-                        vertex = np.int64(simd.peek(offsets2, at2 + k))
-                        value = simd.load(values2, chunk * size2 + vertex * lanes, tag)
-                        second = simd.axpy(simd.peek(weights2, at2 + k), value, second)
-                    message = simd.axpy(gain2, second, simd.mul(simd.fill(gain5, tag), message))
-                    message_sum += simd.total(message)
-                    logit = simd.add(logit, message)
-                peak = max(peak, simd.largest(logit))
-                simd.store(buffer, i * row + chunk * lanes, logit)
-            shift = np.float32(0)  # the logit of the last class
-            if slicing:
-                shift = gain5 * simd.peek(sums5, tile + i) + gain2 * simd.peek(sums2, tile + i) - message_sum
-            peak = max(peak, shift)
-            simd.poke(last, i, shift - peak)
-            for chunk in range(0, row, lanes):
-                at = i * row + chunk
-                simd.store(buffer, at, simd.sub(simd.load(buffer, at, tag), simd.fill(peak, tag)))
-        for at in range(0, pixels * row, 16):
-            simd.store(buffer, at, simd.exp(simd.load(buffer, at, wide)))
-        for at in range(0, pixels, 16):
-            simd.store(last, at, simd.exp(simd.load(last, at, wide)))
-        for i in range(pixels):
-            sum_ = simd.peek(last, i)
-            for chunk in range(0, row, lanes):
-                sum_ += simd.total(simd.load(buffer, i * row + chunk, tag))
-            simd.poke(sums, i, sum_)
-        for at in range(0, pixels, 16):
-            inverses = simd.div(simd.fill(np.float32(1), wide), simd.load(sums, at, wide))
-            simd.store(sums, at, inverses)
+        if slicing:
+            for i in range(pixels):
+                at5, at2 = (tile + i) * 6, (tile + i) * 3
+                for chunk in range(chunks):
+                    message = simd.gather(offsets5, weights5, at5, six, values5, chunk * size5, zero)
+                    message = simd.gather(offsets2, weights2, at2, three, values2, chunk * size2, message)
+                    simd.store(buffer, i * row + chunk * lanes, message)
+        _normalise(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag)
         if splatting:
             for i in range(pixels):
                 at5, at2 = (tile + i) * 6, (tile + i) * 3
-                inverse = simd.fill(simd.peek(sums, i), tag)
                 for chunk in range(chunks):
-                    value = simd.mul(inverse, simd.load(buffer, i * row + chunk * lanes, tag))
-                    for k in range(6):
-                        at = chunk * size5 + np.int64(simd.peek(offsets5, at5 + k)) * lanes
-                        old = simd.load(next5, at, tag)
-                        simd.store(next5, at, simd.axpy(simd.peek(weights5, at5 + k), value, old))
-                    for k in range(3):
-                        at = chunk * size2 + np.int64(simd.peek(offsets2, at2 + k)) * lanes
-                        old = simd.load(next2, at, tag)
-                        simd.store(next2, at, simd.axpy(simd.peek(weights2, at2 + k), value, old))
+                    value = simd.load(buffer, i * row + chunk * lanes, tag)
+                    value5 = simd.mul(simd.fill(gain5, tag), value)
+                    simd.scatter(offsets5, weights5, at5, six, next5, chunk * size5, value5)
+                    value2 = simd.mul(simd.fill(gain2, tag), value)
+                    simd.scatter(offsets2, weights2, at2, three, next2, chunk * size2, value2)
         else:
-            for i in range(pixels):
-                result[classes - 1, tile + i] = simd.peek(last, i) * simd.peek(sums, i)
-            for c in range(classes - 1):
+            kept = classes - len(hidden)
+            for c in range(kept):
                 for i in range(pixels):
-                    result[c, tile + i] = simd.peek(buffer, i * row + c) * simd.peek(sums, i)
+                    simd.poke(result, c * count + tile + i, simd.peek(buffer, i * row + c))
+            if len(hidden):
+                for i in range(pixels):
+                    simd.poke(result, kept * count + tile + i, simd.peek(last, i * lanes))

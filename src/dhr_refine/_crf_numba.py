@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -25,21 +25,33 @@ _PIXELS_PER_THREAD = 2**14
 
 @dataclass(frozen=True)
 class NumbaKernel:
-    """One kernel's lattice for one image."""
+    """One kernel's lattice for one image of N pixels."""
 
-    offsets: np.ndarray  # (N * (d + 1),) int32: vertices of each pixel
+    offsets: np.ndarray  # (N * (d + 1),) uint16 or int32: vertices of each pixel
     weights: np.ndarray  # (N * (d + 1),) float32: barycentric weights times the normalisation
-    sums: np.ndarray  # (N,) float32: the kernel applied to ones, without the gain
     chains: np.ndarray  # int32: neighbouring vertices along each axis
     starts: np.ndarray  # (d + 2,): where each axis starts in ``chains``
     vertices: int
     gain: float
 
     @property
+    def corners(self) -> tuple[int, ...]:
+        """A tag of d + 1 zeros."""
+        return (0,) * (len(self.starts) - 1)
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """The kernel applied to ones, without the gain, (N,): asked for by some numbers of classes only."""
+        sums = np.empty(len(self.weights) // len(self.corners), np.float32)
+        kernels.filter_ones(
+            self.corners, self.offsets, self.weights, self.chains, self.starts, self.vertices, sums
+        )
+        return sums
+
+    @property
     def nbytes(self) -> int:
         """Memory of the arrays in bytes."""
-        arrays = (self.offsets, self.weights, self.sums, self.chains, self.starts)
-        return sum(array.nbytes for array in arrays)
+        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
 
 
 def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> NumbaKernel:
@@ -54,19 +66,20 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
 
 
 def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
-    pixels, corners = image.shape[1] * image.shape[2], geometry.dimension + 1
-    id_bits = ((pixels + 1) * corners + 1).bit_length()
+    pixels, corners = image.shape[1] * image.shape[2], (0,) * (geometry.dimension + 1)
+    id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
     if id_bits + geometry.key_bits > 63:
         raise ValueError(
             f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
             "pass larger sxy and srgb, or backend='torch'"
         )
-    offsets = np.empty(pixels * corners, np.int32)
-    weights = np.empty(pixels * corners, np.float32)
+    offsets = np.empty(pixels * len(corners), np.int32)
+    weights = np.empty(pixels * len(corners), np.float32)
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
     start_bits = max(6, (pixels // 4).bit_length())
     keys, cosets, table, bits = kernels.embed(
+        corners,
         image,
         columns,
         rows,
@@ -79,15 +92,15 @@ def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
         offsets,
         weights,
     )
-    chains, starts = kernels.link(keys, cosets, table, bits, id_bits, geometry.strides)
+    vertices = len(keys)
+    chains, starts = kernels.link(corners, keys, cosets, table, bits, id_bits, geometry.strides)
     del table
-    ones, sums = np.ones(pixels, np.float32), np.empty(pixels, np.float32)
-    kernels.filter_ones(offsets, weights, ones, chains, starts, len(keys), sums)
-    # Symmetric normalisation, folded into the weights of both splat and slice.
-    scale = (1 / np.sqrt(sums * np.float32(geometry.gain) + 1e-20)).astype(np.float32)
-    kernels.scale_weights(weights, scale, corners)
-    kernels.filter_ones(offsets, weights, ones, chains, starts, len(keys), sums)
-    return NumbaKernel(offsets, weights, sums, chains, starts, len(keys), geometry.gain)
+    if vertices <= 2**16:  # half the memory to read in every iteration
+        offsets = offsets.astype(np.uint16)
+    sums = np.empty(pixels, np.float32)
+    kernels.filter_ones(corners, offsets, weights, chains, starts, vertices, sums)
+    kernels.normalise_weights(corners, weights, sums, np.float32(geometry.gain))
+    return NumbaKernel(offsets, weights, chains, starts, vertices, geometry.gain)
 
 
 def mean_field(
@@ -128,14 +141,19 @@ def _on_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: i
 
 
 def _aligned(size: int) -> np.ndarray:
-    """Return zeros that start on a cache line, so that no vector straddles two."""
-    array = np.zeros(size + 16, np.float32)
+    """Return zeros that start on a cache line, so that no vector straddles two.
+
+    A vector that starts in the array may reach beyond its end.
+    """
+    array = np.zeros(size + 32, np.float32)
     start = -array.ctypes.data % 64 // 4
     return array[start : start + size]
 
 
-def _lanes(channels: int) -> int:
-    return next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels or lanes == 16)
+def _layout(channels: int) -> tuple[int, int]:
+    """Lanes of a vector, and vectors, that hold a number of channels."""
+    lanes = next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels or lanes == 16)
+    return lanes, -(-channels // lanes)
 
 
 class _MeanField:
@@ -150,15 +168,19 @@ class _MeanField:
         threads: int,
     ) -> None:
         classes, pixels = logs.shape
-        lanes = _lanes(classes - 1)
-        self.tag = (0,) * lanes
-        self.chunks = -(-(classes - 1) // lanes)
-        self.blocks = (0,) * self.chunks
-        row = lanes * self.chunks
+        # The last class stays hidden where the others just fill the vectors.
+        hidden = int(_layout(classes - 1) < _layout(classes))
+        lanes, chunks = _layout(classes - hidden)
+        self.tag, self.blocks, self.hidden = (0,) * lanes, (0,) * chunks, (0,) * hidden
+        self.chunks, row = chunks, lanes * chunks
         self.lattices, self.result, self.threads = lattices, result, threads
         self.gains = [
             np.float32(lattice.gain * compat) for lattice, compat in zip(lattices, compats, strict=True)
         ]
+        self.totals = _aligned(pixels * hidden)
+        if hidden:
+            for gain, lattice in zip(self.gains, lattices, strict=True):
+                self.totals += gain * lattice.sums
         self.unary = _aligned(pixels * row)
         self.spans = [(pixels * t // threads, pixels * (t + 1) // threads) for t in range(threads)]
         self.sizes = [lattice.vertices * row for lattice in lattices]
@@ -167,7 +189,7 @@ class _MeanField:
         self.values, self.sums = (
             [_aligned(threads * stride).reshape(threads, stride) for stride in strides] for _ in range(2)
         )
-        kernels.pack_unary(logs, self.unary, 0, pixels)
+        kernels.pack_unary(logs, self.unary, self.hidden, 0, pixels)
         self.cuts = [_cut_chains(lattice, threads) for lattice in lattices] if threads > 1 else []
 
     def run(self, iterations: int) -> None:
@@ -200,11 +222,10 @@ class _MeanField:
             sums5.fill(0)
             sums2.fill(0)
         kernels.mean_field_pass(
-            bilateral.offsets, bilateral.weights, values5, sums5,
-            bilateral.sums, self.gains[0],
-            gaussian.offsets, gaussian.weights, values2, sums2,
-            gaussian.sums, self.gains[1],
-            self.unary, self.result, *start_stop, slicing, splatting, self.blocks, self.tag,
+            bilateral.offsets, bilateral.weights, values5, sums5, self.gains[0],
+            gaussian.offsets, gaussian.weights, values2, sums2, self.gains[1],
+            self.unary, self.totals, self.result, *start_stop, slicing, splatting,
+            self.hidden, self.blocks, self.tag,
         )  # fmt: skip
 
     def _blur(self, on_all: Callable[[Callable[[int], None]], None]) -> None:

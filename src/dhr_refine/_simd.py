@@ -67,9 +67,14 @@ def _fmuladd(builder: ir.IRBuilder, lanes: int) -> Any:
     return cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{lanes}f32")
 
 
+def _data(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+    """Pointer to an element of a flat array."""
+    return builder.gep(cgutils.create_struct_proxy(array_type)(context, builder, value=array).data, [index])
+
+
 def _address(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
-    data = cgutils.create_struct_proxy(array_type)(context, builder, value=array).data
-    return builder.bitcast(builder.gep(data, [index]), ir.VectorType(_F32, lanes).as_pointer())
+    pointer = _data(context, builder, array_type, array, index)
+    return builder.bitcast(pointer, ir.VectorType(_F32, lanes).as_pointer())
 
 
 @intrinsic
@@ -77,8 +82,7 @@ def peek(_typing: Any, array: Any, index: Any) -> Any:
     """Read one element of a flat array; unlike ``array[index]``, no test for a negative index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
-        return builder.load(builder.gep(data, [args[1]]))
+        return builder.load(_data(context, builder, array, *args))
 
     return array.dtype(array, types.intp), generate
 
@@ -88,8 +92,7 @@ def poke(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write one element of a flat array; unlike ``array[index] = value``, no test for a negative index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
-        builder.store(args[2], builder.gep(data, [args[1]]))
+        builder.store(args[2], _data(context, builder, array, *args[:2]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), generate
@@ -100,8 +103,7 @@ def prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of one element of a flat array."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        data = cgutils.create_struct_proxy(array)(context, builder, value=args[0]).data
-        address = builder.bitcast(builder.gep(data, [args[1]]), ir.IntType(8).as_pointer())
+        address = builder.bitcast(_data(context, builder, array, *args), ir.IntType(8).as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [address, _I32(0), _I32(3), _I32(1)])
@@ -121,6 +123,20 @@ def load(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
         return value
 
     return vector(array, types.intp, tag), generate
+
+
+@intrinsic
+def spread(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
+    """Read numbers from a flat array into 16 lanes, each into a group of ``len(tag)`` neighbours."""
+    count = 16 // len(tag)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = builder.load(_address(context, builder, array, args[0], args[1], count))
+        value.align = 4
+        order = ir.Constant(ir.VectorType(_I32, 16), [_I32(i // len(tag)) for i in range(16)])
+        return builder.shuffle_vector(value, value, order)
+
+    return VectorType(16)(array, types.intp, tag), generate
 
 
 @intrinsic
@@ -159,6 +175,66 @@ def axpy(_typing: Any, scalar: Any, vector: Any, addend: Any) -> Any:
     return vector(types.float32, vector, vector), generate
 
 
+def _indices(builder: Any, pointer: Any, bits: int, count: int) -> list[Any]:
+    """Read unsigned integers, several in a load (little-endian), as 64-bit numbers: loads are scarce."""
+    wide, numbers = ir.IntType(64), []
+    while len(numbers) < count:
+        each = next(n for n in (4, 2, 1) if n * bits <= 64 and n <= count - len(numbers))
+        place = builder.gep(pointer, [_I32(len(numbers))])
+        word = builder.load(builder.bitcast(place, ir.IntType(each * bits).as_pointer()))
+        word.align = bits // 8
+        word = builder.zext(word, wide) if each * bits < 64 else word
+        for i in range(each):
+            number = builder.lshr(word, wide(i * bits))
+            numbers.append(builder.and_(number, wide(2**bits - 1)))
+    return numbers
+
+
+def _weighted_rows(name: str, doc: str, emit: Callable[..., Any]) -> Any:
+    """Visit ``len(corners)`` rows of ``values``, unrolled: LLVM's own choice to do so cannot be relied on."""
+
+    def typed(
+        _typing: Any, offsets: Any, weights: Any, at: Any, corners: Any, values: Any, base: Any, vector: Any
+    ) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            numbers = _indices(
+                builder,
+                _data(context, builder, offsets, args[0], args[2]),
+                offsets.dtype.bitwidth,
+                len(corners),
+            )
+            shares = _data(context, builder, weights, args[1], args[2])
+            start = _data(context, builder, values, args[4], args[5])
+            wide, result = vector.llvm.as_pointer(), args[6]
+            for i, number in enumerate(numbers):
+                row = builder.mul(number, number.type(vector.lanes))
+                place = builder.bitcast(builder.gep(start, [row]), wide)
+                share = _splat(builder, builder.load(builder.gep(shares, [_I32(i)])), vector.lanes)
+                old = builder.load(place)
+                old.align = 4
+                result = emit(builder, _fmuladd(builder, vector.lanes), share, place, old, result)
+            return result
+
+        return vector(offsets, weights, types.intp, corners, values, types.intp, vector), generate
+
+    typed.__name__, typed.__doc__ = name, doc
+    return intrinsic(typed)
+
+
+def _gather(builder: Any, fmuladd: Any, share: Any, place: Any, old: Any, sum_: Any) -> Any:
+    return builder.call(fmuladd, [share, old, sum_])
+
+
+def _scatter(builder: Any, fmuladd: Any, share: Any, place: Any, old: Any, vector: Any) -> Any:
+    builder.store(builder.call(fmuladd, [share, vector, old]), place).align = 4
+    return vector
+
+
+# Rows are as long as the vector, numbered by ``offsets[at], ...`` and weighted by ``weights[at], ...``.
+gather = _weighted_rows("gather", "Add the weighted rows of values to a vector.", _gather)
+scatter = _weighted_rows("scatter", "Add a vector, weighted, to rows of values; return it.", _scatter)
+
+
 def _elementwise(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
     def typed(_typing: Any, left: Any, right: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
@@ -188,38 +264,60 @@ add = _elementwise("add", lambda b, x, y: b.fadd(x, y))
 sub = _elementwise("sub", lambda b, x, y: b.fsub(x, y))
 mul = _elementwise("mul", lambda b, x, y: b.fmul(x, y))
 div = _elementwise("div", lambda b, x, y: b.fdiv(x, y))
-div = _elementwise("div", lambda b, x, y: b.fdiv(x, y))
 maximum = _elementwise("maximum", _select(">"))
 less = _elementwise("less", _indicator("<"))  # 1 where x < y, else 0
 
 
-def _tree(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
-    """Combine all lanes pairwise."""
+@intrinsic
+def where_equal(_typing: Any, left: Any, right: Any, then: Any, otherwise: Any) -> Any:
+    """Choose lane by lane: ``then`` where ``left == right``, else ``otherwise``."""
 
-    def typed(_typing: Any, vector: Any) -> Any:
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("==", args[0], args[1]), args[2], args[3])
+
+    return left(left, left, left, left), generate
+
+
+@intrinsic
+def total(_typing: Any, vector: Any) -> Any:
+    """Sum of all lanes, added pairwise."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value, lanes = args[0], vector.lanes
+        while lanes > 1:
+            lanes //= 2
+            low, high = (
+                builder.shuffle_vector(
+                    value, value, ir.Constant(ir.VectorType(_I32, lanes), [_I32(s + i) for i in range(lanes)])
+                )
+                for s in (0, lanes)
+            )
+            value = builder.fadd(low, high)
+        return builder.extract_element(value, _I32(0))
+
+    return types.float32(vector), generate
+
+
+def _in_groups(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
+    """Combine the lanes of each group of neighbours, ``len(tag)`` of them; every lane gets the result."""
+
+    def typed(_typing: Any, vector: Any, tag: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-            value, lanes = args[0], vector.lanes
-            while lanes > 1:
-                half = lanes // 2
-                halves = [
-                    builder.shuffle_vector(
-                        value,
-                        value,
-                        ir.Constant(ir.VectorType(_I32, half), [_I32(s + i) for i in range(half)]),
-                    )
-                    for s in (0, half)
-                ]
-                value, lanes = emit(builder, *halves), half
-            return builder.extract_element(value, _I32(0))
+            value, lanes, step = args[0], vector.lanes, 1
+            while step < len(tag):
+                order = ir.Constant(ir.VectorType(_I32, lanes), [_I32(i ^ step) for i in range(lanes)])
+                value = emit(builder, value, builder.shuffle_vector(value, value, order))
+                step *= 2
+            return value
 
-        return types.float32(vector), generate
+        return vector(vector, tag), generate
 
     typed.__name__ = name
     return intrinsic(typed)
 
 
-total = _tree("total", lambda b, x, y: b.fadd(x, y))
-largest = _tree("largest", _select(">"))
+group_total = _in_groups("group_total", lambda b, x, y: b.fadd(x, y))
+group_largest = _in_groups("group_largest", _select(">"))
 
 # exp(r) on |r| <= ln(2) / 2, Taylor: the first term left out is below 1.2e-7 of the result.
 _EXP = (1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720)

@@ -55,7 +55,7 @@ def variants(
 
 @pytest.mark.parametrize("number", [1, 2])
 @pytest.mark.parametrize("classes", [4, 21])
-@pytest.mark.parametrize("preset", ["A", "C"])
+@pytest.mark.parametrize("preset", ["A", "B", "C"])
 @pytest.mark.parametrize("variant", ["pydensecrf", "numba, next images", "numba, lattice kept"])
 def test_dense_crf(benchmark, variant, preset, classes, number):
     benchmark.group = f"{preset}, {classes} classes, {number} threads"
@@ -97,7 +97,7 @@ def batch_table(rounds: int) -> None:
     """A batch, one image a thread."""
     rows = []
     images = torch.stack([photo("astronaut", 400, 400), photo("coffee", 400, 400)] * 4)
-    for preset in ("A", "C"):
+    for preset in ("A", "B", "C"):
         probs = scores(4, 400, 400, batch=8)
         for number in (1, 2):
             with threads(number):
