@@ -64,7 +64,15 @@ TITLES = ("mIoU", "per-image mIoU", "mFPR", "mFNR", "vanishing (< 10 %)", "vanis
 
 _IMAGES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
 _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".pkl")
-_WITHOUT_INFLUENCE = {"cli.py", "features.py", "files.py", "metrics.py", "training.py", "viz.py"}
+_WITHOUT_INFLUENCE = {
+    "_figure.py",
+    "cli.py",
+    "features.py",
+    "files.py",
+    "metrics.py",
+    "training.py",
+    "viz.py",
+}
 
 Row = tuple[str, str]
 """Name of a variant ("" for the base masks) and of a stage."""
@@ -111,11 +119,6 @@ def read_list(path: Path) -> list[str]:
     """Image ids of a list: the first word of each line, without folder and image suffix."""
     names = [Path(line.split()[0]) for line in path.read_text().splitlines() if line.strip()]
     return [name.stem if name.suffix in _IMAGES else name.name for name in names]
-
-
-def half(key: str) -> str:
-    """Half that an image belongs to: by its id alone, whatever else is selected."""
-    return "check" if hashlib.sha256(key.encode()).digest()[0] & 1 else "tune"
 
 
 def read_tags(path: Path, classes: int, *, allow_pickle: bool = False) -> dict[str, tuple[int, ...]]:
@@ -199,16 +202,16 @@ def select(
     part: str | None = None,
     limit: int | None = None,
 ) -> list[Item]:
-    """The images to work on, sorted by id: the half, then enough classes in the ground truth, then the limit.
+    """The images to work on, sorted by id: those with enough classes, of them the half, of it the first ones.
+
+    The half to tune on is the first, third, ... of the images with enough classes.
 
     Tags are those of the ground truth unless given. Images without a tag are left out: they keep their base
     mask whatever the recipe.
     """
     items: list[Item] = []
     for key in sorted(set(keys)):
-        if part is not None and half(key) != part:
-            continue
-        if limit is not None and len(items) == limit:
+        if part is None and limit is not None and len(items) == limit:
             break
         target = find_file(targets, key, (".png",))
         mask = read_index_mask(target, classes, ignore_index)
@@ -218,6 +221,9 @@ def select(
         own = tuple(label - 1 for label in present) if tags is None else tags[key]
         if len(present) >= min_classes and own:
             items.append(Item(key, find_file(images, key, _IMAGES), target, own))
+    if part is not None:
+        items = items[part == "check" :: 2]
+    items = items[:limit]
     if not items:
         raise DemoError("no image is left to work on: check --split, --list, --half and --min-classes")
     return items
@@ -727,7 +733,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--tags", type=Path, help="cls_labels.npy (default: tags of the ground truth)")
     data.add_argument("--min-classes", type=int, default=1, help="foreground classes in the ground truth")
     data.add_argument("--limit", type=int, help="only the first images")
-    data.add_argument("--half", choices=("tune", "check"), help="half of the images, by a hash of the id")
+    data.add_argument("--half", choices=("tune", "check"), help="the first, third, ... image, or the others")
     data.add_argument(
         "--miou-labels", type=_numbers, help="labels that mIoU, mFPR and mFNR average over, as 0,8,15 (all)"
     )

@@ -193,6 +193,19 @@ def plan_shares(maps: Array, pixel_mass: Array, class_mass: Array, reg: float) -
     return sinkhorn(flat, reg, pixel_mass, class_mass)[1].reshape(maps.shape)
 
 
+def pool_with_seed(
+    features: Array, mask: Array, seed: Array | None, labels: list[int], weight: float, inside: Array
+) -> tuple[Array, Array]:
+    """Class averages of the mask, with those of the seed mixed in where both have the class."""
+    centroids, counts = pool_by_area(features, mask, labels)
+    if seed is not None:
+        own, own_counts = pool_by_area(features, np.where(inside, seed, -1), labels)
+        for k in range(len(labels)):
+            if counts[k] > 0 and own_counts[k] > 0:
+                centroids[k] = (1 - weight) * centroids[k] + weight * own[k]
+    return centroids, counts
+
+
 def uss_step(
     features: Array,
     mask: Array,
@@ -200,13 +213,15 @@ def uss_step(
     *,
     background: int | None,
     marginal: str,
+    seed: Array | None = None,
+    seed_weight: float = 0.0,
     inside: Array | None = None,
     reg: float = 0.1,
 ) -> tuple[Array, Array]:
     """Eq. 3: scores f_OT(S) * S and the centroids."""
     inside = np.ones(mask.shape, dtype=bool) if inside is None else inside
     mask = np.where(inside, mask, -1)
-    centroids, counts = pool_by_area(features, mask, labels)
+    centroids, counts = pool_with_seed(features, mask, seed, labels, seed_weight, inside)
     heat = cosine_heatmaps(features, centroids)
     masses = class_masses(mask, labels, background, marginal)
     if masses.sum() > 0:
@@ -224,6 +239,8 @@ def wss_step(
     tau: float,
     background: int | None,
     marginal: str,
+    seed: Array | None = None,
+    seed_weight: float = 0.0,
     inside: Array | None = None,
     reg: float = 0.1,
 ) -> tuple[Array, list[list[int]]]:
@@ -233,7 +250,8 @@ def wss_step(
     grid = scores.shape[1:]
     heat = np.zeros_like(scores)
     for level in levels:
-        own = cosine_heatmaps(level, pool_by_area(level, mask, labels)[0])
+        centroids, _ = pool_with_seed(level, mask, seed, labels, seed_weight, inside)
+        own = cosine_heatmaps(level, centroids)
         shrinks = own.shape[1] > grid[0] or own.shape[2] > grid[1]
         heat += resize(own, grid, blur=shrinks) / len(levels)
     masses = class_masses(mask, labels, background, marginal)
@@ -270,6 +288,8 @@ def refine(
     tag_labels: list[int],
     background: int | None,
     marginal: str,
+    merge: str,
+    seed_weight: float,
     prior: float,
     normalise: bool,
     box: Box | None = None,
@@ -303,11 +323,16 @@ def refine(
     winner = tool(np.concatenate([maps, 1 - maps.max(axis=0, keepdims=True)])).argmax(axis=0)
     seed = np.full(mask.shape, ignore)
     seed[crop] = np.array([*tag_labels, ignore])[winner]
-    init = np.where(seed != ignore, seed, base)
+    init = base.copy()
+    for label in tag_labels:
+        if merge == "all" or (base == label).sum() < (seed == label).sum():
+            init[seed == label] = label
 
     # Steps 2 and 3 (Eq. 3, 4) on the tags and the background.
     labels = ([] if background is None else [background]) + list(tag_labels)
+    sure = np.where(seed == ignore, np.where((base == background) & inside, base, -1), seed)
     options = {"background": background, "marginal": marginal, "inside": inside, "reg": reg}
+    options |= {"seed": sure, "seed_weight": seed_weight}
     known = np.where(np.isin(init, labels), init, -1)
     first, centroids = uss_step(uss, known, labels, **options)
     second, groups = wss_step(first, levels, known, labels, centroids, tau=tau, **options)

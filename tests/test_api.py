@@ -9,6 +9,7 @@ from dataclasses import fields
 from importlib import resources
 
 import pytest
+import torch
 
 import dhr_refine
 
@@ -136,3 +137,14 @@ def test_importing_stays_light():
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_results_show_their_shapes():
+    """A notebook that ends a cell with a result must not print its numbers."""
+    features, mask = torch.rand(1, 4, 3, 5), torch.zeros(1, 6, 10, dtype=torch.long)
+    plan = dhr_refine.sinkhorn_ot(torch.rand(2, 3, 8, 9), method="sinkhorn")
+    pooled = dhr_refine.class_avg_pool(features, mask, num_classes=2)
+    scores = dhr_refine.uss_rebalance(features, mask, num_classes=2)
+    assert repr(plan) == "TransportPlan(plan=(2, 3, 8, 9), residual=(2,), iterations=(2,)) by torch"
+    assert repr(pooled) == "ClassCentroids(vectors=(1, 2, 4), counts=(1, 2))"
+    assert repr(scores) == "Rebalanced(scores=(1, 2, 3, 5), centroids=(1, 2, 4), present=(1, 2))"

@@ -52,16 +52,24 @@ def both(scene, mask, recipe, *, tau=0.8, background=0, num_classes=3, **options
 @pytest.mark.parametrize("marginal", ["background", "uniform"])
 @pytest.mark.parametrize("background", [0, None, 2])
 @pytest.mark.parametrize("boxed", [False, True])
-def test_equals_the_reference(marginal, background, boxed):
+@pytest.mark.parametrize("seeded", [False, True])
+def test_equals_the_reference(marginal, background, boxed, seeded):
     scene = make_scene(3, ignore=True, alike=(2, 6), tags=(2, 6), size=(36, 44))
     mask = local_mask(scene)
     inside = torch.ones_like(mask, dtype=torch.bool)
     if boxed:
         inside[:, :5] = False
         inside[..., 39:] = False
-    recipe = MARGINALS[marginal]
-    first, second = both(scene, mask, recipe, background=background, valid=inside if boxed else None)
+    seed = torch.full_like(mask, 255)
+    seed[:, 12:20, 8:14] = 1  # of one class alone
+    recipe = replace(MARGINALS[marginal], seed_weight=0.7)
+    shared = {"seed": seed} if seeded else {}
+    first, second = both(
+        scene, mask, recipe, background=background, valid=inside if boxed else None, **shared
+    )
     options = {"background": background, "marginal": marginal, "inside": inside[0].numpy()}
+    if seeded:
+        options |= {"seed": torch.where(seed == 255, -1, seed)[0].numpy(), "seed_weight": 0.7}
     plain = torch.where(mask == 255, -1, mask)[0].numpy()
     scores, centroids = reference.uss_step(scene.uss.numpy(), plain, [0, 1, 2], **options)
     assert np.abs(first.scores[0].numpy() - scores).max() < 1e-5
@@ -71,9 +79,9 @@ def test_equals_the_reference(marginal, background, boxed):
     final, groups = reference.wss_step(scores, levels, plain, [0, 1, 2], centroids, tau=0.8, **options)
     assert [1, 2] in groups  # the scene does exercise a group
     assert np.abs(second.scores[0].numpy() - final).max() < 1e-5
-    expected = [
-        reference.pool_by_area(level, np.where(inside[0], plain, -1), [0, 1, 2])[0] for level in levels
-    ]
+    known = np.where(inside[0], plain, -1)
+    pooling = (options.get("seed"), [0, 1, 2], 0.7, inside[0].numpy())
+    expected = [reference.pool_with_seed(level, known, *pooling)[0] for level in levels]
     assert np.abs(second.centroids[0].numpy() - np.concatenate(expected, axis=1)).max() < 1e-5
 
 
@@ -338,6 +346,8 @@ U, M, SC, V = (
         (U, M, {"valid": M}, ValueError, r"valid must be a bool tensor of the shape of mask \(2, 8, 8\), got a torch.int64"),
         (U, M, {"valid": M[0].bool()}, ValueError, "valid must be a bool tensor of the shape of mask"),
         (U, M, {"valid": True}, ValueError, "valid must be a bool tensor .* got bool True"),
+        (U, M, {"seed": M[:, :4]}, ValueError, r"seed must have the shape of mask \(2, 8, 8\), got a .* of shape \(2, 4, 8\): bring"),
+        (U, M, {"seed": M + 2}, ValueError, "seed holds the label 2, outside 0..1"),
         (U, M, {"valid": M.bool().to("meta")}, ValueError, "valid is on meta but mask is on cpu"),
     ],
 )  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 from dhr_refine import Recipe
 
 
-def test_the_default_starts_where_the_measurements_do():
-    """DESIGN.md, section 1: background area share, ReLU, share plan, area pooling, normalised, prior 0.3."""
+def test_the_default_is_what_the_measurements_chose():
+    """docs/results.md has them."""
     assert asdict(Recipe()) == {
         "classes": "tags",
         "assign": "area",
@@ -20,7 +20,9 @@ def test_the_default_starts_where_the_measurements_do():
         "transport": "each",
         "groups": "connected",
         "group_background": True,
-        "prior": 0.3,
+        "merge": "shrunk",
+        "seed_weight": 0.5,
+        "prior": 0.4,
         "normalise": True,
         "geometry": "centred",
     }
@@ -28,7 +30,9 @@ def test_the_default_starts_where_the_measurements_do():
 
 def test_paper_is_the_literal_reading():
     recipe = Recipe.paper()
-    assert recipe == replace(Recipe(), marginal="uniform", prior=0.0, normalise=False)
+    assert recipe == replace(
+        Recipe(), marginal="uniform", merge="all", seed_weight=0.0, prior=0.0, normalise=False
+    )
     assert recipe.heatmap == "relu"
     assert recipe.transport == "each"
 
@@ -73,6 +77,9 @@ def test_a_recipe_is_a_frozen_value():
         ("geometry", "corners", ValueError, "geometry must be one of 'centred', 'released', got 'corners'"),
         ("group_background", 1, TypeError, "group_background must be a bool, got 1: pass True or False"),
         ("normalise", "yes", TypeError, "normalise must be a bool, got 'yes'"),
+        ("merge", "lost", ValueError, "merge must be one of 'shrunk', 'all', got 'lost'"),
+        ("seed_weight", 1.5, ValueError, r"seed_weight must lie in \[0.0, 1.0\], got 1.5"),
+        ("seed_weight", None, TypeError, "seed_weight must be a number, got NoneType None"),
         ("prior", 1.1, ValueError, r"prior must lie in \[0.0, 1.0\], got 1.1"),
         ("prior", -0.1, ValueError, r"prior must lie in \[0.0, 1.0\], got -0.1"),
         ("prior", float("nan"), ValueError, r"prior must lie in \[0.0, 1.0\], got nan"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import fields, replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -18,8 +19,12 @@ import dhr_refine.refine
 from dhr_refine import Recipe, RefineSteps, refine_mask, refine_steps
 
 RECIPES = {"default": Recipe(), "paper": Recipe.paper(), "released": Recipe.released()}
-PIECES = {"default": {"marginal": "background", "prior": 0.3, "normalise": True}}
-PIECES["paper"] = {"marginal": "uniform", "prior": 0.0, "normalise": False}
+PIECES = {
+    name: {
+        key: getattr(RECIPES[name], key) for key in ("marginal", "merge", "seed_weight", "prior", "normalise")
+    }
+    for name in ("default", "paper")
+}
 
 every_recipe = pytest.mark.parametrize("recipe", list(RECIPES.values()), ids=list(RECIPES))
 
@@ -362,13 +367,80 @@ def test_a_single_image_has_no_batch_axis():
         "groups": (4, 4),
         "recovered": (4,),
     }
-    assert repr(steps).startswith("RefineSteps(mask=(40, 56), probs=(4, 40, 56), classes=(4,)")
 
 
-def test_the_repr_of_lists_counts_the_images():
-    scenes = [make_scene(0), make_scene(1)]
-    columns = [[getattr(s, name) for s in scenes] for name in ("cams", "mask", "uss", "wss")]
-    assert "mask=2 images" in repr(refine_steps(*columns, labels=[[2], [6]], boundary=None))
+def test_the_repr_says_what_the_images_hold():
+    lost = make_scene(0, lost=(6,))
+    other = make_scene(1, size=(33, 47), tags=(1, 3, 4))
+    steps = run(lost)
+    assert repr(steps) == str(steps) == "RefineSteps: image of 40 x 56, classes [0, 3, 7]; recovered 7"
+    assert repr(run(other)) == "RefineSteps: image of 33 x 47, classes [0, 2, 4, 5]; recovered none"
+
+    columns = [[getattr(s, name) for s in (other, lost)] for name in ("cams", "mask", "uss", "wss")]
+    listed = refine_steps(*columns, labels=[other.tags, lost.tags], boundary=None)
+    assert repr(listed) == (
+        "RefineSteps: 2 images of 33 x 47, 40 x 56, classes [0, 2, 4, 5], [0, 3, 7]; recovered 7 in image 1"
+    )
+    batch = refine_steps(
+        *(torch.stack([getattr(lost, name)] * 2) for name in ("cams", "mask", "uss")),
+        [torch.stack([level] * 2) for level in lost.wss],
+        labels=[[2, 6], [2]],  # the second image has one class less: padding is no class
+        boundary=None,
+    )
+    assert repr(batch) == (
+        "RefineSteps: 2 images of 40 x 56, classes [0, 3, 7], [0, 3]; recovered 7 in image 0"
+    )
+
+
+def test_the_repr_of_batches_of_one_none_and_many():
+    scene = make_scene(0, lost=(2, 6))
+
+    def repeat(count):
+        maps = [torch.stack([getattr(scene, name)] * count) for name in ("cams", "mask", "uss", "image")]
+        wss = [torch.stack([level] * count) for level in scene.wss]
+        labels = torch.zeros(count, 8)
+        labels[:, scene.tags] = 1
+        return refine_steps(*maps[:3], wss, maps[3], labels=labels, boundary=None)
+
+    one = repeat(1)
+    assert repr(one) == "RefineSteps: 1 image of 40 x 56, classes [0, 3, 7]; recovered 3, 7 in image 0"
+    text = repr(repeat(12))
+    assert text.startswith("RefineSteps: 12 images of 40 x 56, classes [0, 3, 7], [0, 3, 7]")
+    assert text.count("[0, 3, 7]") == 8
+    assert text.count("3, 7 in image") == 8
+    assert text.count(", ...") == 2
+    none = replace(one, **{field.name: getattr(one, field.name)[:0] for field in fields(RefineSteps)})
+    assert repr(none) == "RefineSteps: 0 images"
+    assert none._repr_html_() == "<p>RefineSteps of no images</p>"
+    assert repeat(12)._repr_html_().count("<table>") == 8
+    assert repeat(12)._repr_html_().endswith("<p>and 4 more images</p></div>")
+
+
+def table_of(html):
+    """Captions and rows of cells of a fragment that must be well-formed."""
+    root = ElementTree.fromstring(html)
+    return [
+        (table.find("caption").text, [[cell.text or "" for cell in row] for row in table.iter("tr")])
+        for table in root.iter("table")
+    ]
+
+
+def test_the_html_repr_lists_the_classes_of_each_image():
+    steps = run(make_scene(0, lost=(6,)))
+    alike = torch.tensor([[True, False, False], [False, True, True], [False, False, True]])  # one triangle
+    steps = replace(steps, groups=alike)
+
+    def share(mask, label):
+        return f"{(mask == label).double().mean():.1%}"
+
+    caption = "40 x 56; share of the pixels"
+    rows = [["class", "M_init", "result", "", "alike to"]]
+    for label, back, mates in ((0, "", ""), (3, "", "7"), (7, "recovered", "3")):
+        rows.append([str(label), share(steps.init_mask, label), share(steps.mask, label), back, mates])
+    assert table_of(steps._repr_html_()) == [(f"Image of {caption}", rows)]
+    listed = replace(steps, **{f.name: [getattr(steps, f.name)] * 2 for f in fields(RefineSteps)})
+    assert table_of(listed._repr_html_()) == [(f"Image {i}, {caption}", rows) for i in range(2)]
+    assert len({row[1] for row in rows}) == 4  # the shares differ, so a wrong one would show
 
 
 @every_recipe
@@ -710,6 +782,21 @@ def test_a_class_without_a_pixel_joins_no_group():
     assert not steps.groups[0, :2, 2:].any()
 
 
+def test_only_shrunk_classes_re_enter_the_base_mask():
+    """One class vanished from the base mask; the other is larger there than its seed and stays as it is."""
+    scene = make_scene(4, tags=(2, 6), lost=(6,))
+    scene = scene._replace(mask=torch.where(scene.mask == 3, 3, 0).roll(2, 0))  # beside its seed
+    shrunk = run(scene)
+    every = run(scene, recipe=replace(Recipe(), merge="all"))
+    assert torch.equal(shrunk.seed, every.seed)
+    assert {3, 7} <= set(shrunk.seed.unique().tolist())
+    expected = torch.where(shrunk.seed == 7, 7, scene.mask)
+    assert (shrunk.seed == 3).sum() <= (scene.mask == 3).sum()
+    assert torch.equal(shrunk.init_mask, expected)
+    assert torch.equal(every.init_mask, torch.where(every.seed == 255, scene.mask, every.seed))
+    assert not torch.equal(shrunk.init_mask, every.init_mask)
+
+
 def test_where_nothing_scores_every_class_at_hand_does():
     scene = make_scene(0)
     scene = scene._replace(uss=torch.zeros_like(scene.uss))
@@ -721,7 +808,14 @@ def test_a_recipe_of_ones_own():
     scene = make_scene(2, tags=(1, 3, 6), alike=(1, 6))
     masks = [
         run(scene, recipe=replace(Recipe(), **change)).probs
-        for change in ({}, {"prior": 0.0}, {"normalise": False}, {"marginal": "uniform"}, {"plan": "minmax"})
+        for change in (
+            {},
+            {"prior": 0.0},
+            {"normalise": False},
+            {"marginal": "uniform"},
+            {"plan": "minmax"},
+            {"seed_weight": 0.0},
+        )
     ]
     for i, one in enumerate(masks):
         assert all(not torch.equal(one, other) for other in masks[:i])

@@ -22,6 +22,12 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
+def show_shapes(result: Any) -> str:
+    """Short repr of a named tuple of tensors: their shapes, not their numbers."""
+    parts = (f"{name}={tuple(getattr(result, name).shape)}" for name in result._fields)
+    return f"{type(result).__name__}({', '.join(parts)})"
+
+
 def check_tensor(
     value: object, name: str, shape: str, *, ndim: int | tuple[int, ...], floating: bool = False
 ) -> Tensor:

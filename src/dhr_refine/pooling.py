@@ -15,6 +15,7 @@ from ._checks import (
     check_same,
     check_tensor,
     describe,
+    show_shapes,
 )
 
 Assign = Literal["area", "majority"]
@@ -27,6 +28,10 @@ class ClassCentroids(NamedTuple):
     """(B, C, D) mean feature vector of each class, zeros where a class is absent."""
     counts: Tensor
     """(B, C) feature cells that carry each class (fractional with ``assign="area"``); 0 = absent."""
+
+    def __repr__(self) -> str:
+        """Name the shapes, not the numbers."""
+        return show_shapes(self)
 
 
 def class_avg_pool(
@@ -70,6 +75,10 @@ def class_avg_pool(
     Notes
     -----
     The host waits for the device twice, to check the features and the labels.
+
+    References
+    ----------
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, appendix A.1.
 
     Examples
     --------

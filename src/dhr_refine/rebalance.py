@@ -17,6 +17,7 @@ from ._checks import (
     check_same,
     check_tensor,
     describe,
+    show_shapes,
 )
 from .pooling import ClassCentroids, box_mass, cell_weights, check_mask, pool
 from .recipe import Recipe
@@ -38,11 +39,16 @@ class Rebalanced(NamedTuple):
     present: Tensor
     """(B, C) bool, whether the mask carries the class."""
 
+    def __repr__(self) -> str:
+        """Name the shapes, not the numbers."""
+        return show_shapes(self)
+
 
 class Context(NamedTuple):
     """A mask prepared for rebalancing: what both steps need to know about it, computed once."""
 
     labels: Tensor  # (B, H, W) int64, num_classes = takes no part
+    seed: Tensor | None  # the same of the seed, for the class averages; None = they go by labels alone
     inside: Tensor | None  # (B, H, W) bool, pixels inside the crop boxes; None = all
     num_classes: int
     background: int | None
@@ -57,6 +63,7 @@ def uss_rebalance(
     background: int | None = 0,
     ignore_index: int = 255,
     valid: Tensor | None = None,
+    seed: Tensor | None = None,
     reg: float = 0.1,
     recipe: Recipe | None = None,
 ) -> Rebalanced:
@@ -80,6 +87,9 @@ def uss_rebalance(
         Label of pixels whose class is unknown. They feed no centroid but receive scores.
     valid : bool Tensor, (B, H, W), optional
         Pixels that exist (the crop box of a padded image). Default: all.
+    seed : Tensor, (B, H, W), integer, optional
+        Labels of the pixels that surely show their class, ``ignore_index`` elsewhere. They enter the class
+        averages with ``recipe.seed_weight``. Default: none.
     reg : float
         Entropic regulariser of the transport.
     recipe : Recipe, optional
@@ -95,6 +105,10 @@ def uss_rebalance(
     ValueError, TypeError
         Wrong ranks, batch sizes, devices or labels; non-finite features; ``reg`` not positive.
 
+    References
+    ----------
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, section 3.2, Eq. 3.
+
     Examples
     --------
     >>> import torch
@@ -108,7 +122,7 @@ def uss_rebalance(
     recipe = Recipe() if recipe is None else recipe
     check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
     context = _checked_context(
-        features, "features", mask, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
+        features, "features", mask, seed, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
     )
     check_magnitude(features, "features")
     with torch.no_grad(), torch.autocast(device_type=features.device.type, enabled=False):
@@ -125,6 +139,7 @@ def wss_rebalance(
     background: int | None = 0,
     ignore_index: int = 255,
     valid: Tensor | None = None,
+    seed: Tensor | None = None,
     reg: float = 0.1,
     recipe: Recipe | None = None,
 ) -> Rebalanced:
@@ -145,7 +160,7 @@ def wss_rebalance(
         Centroids of :func:`uss_rebalance`.
     tau : float
         Cosine in [-1, 1] above which two classes are alike; 0.8 in the paper.
-    background, ignore_index, valid, reg, recipe
+    background, ignore_index, valid, seed, reg, recipe
         As in :func:`uss_rebalance`.
 
     Returns
@@ -162,6 +177,10 @@ def wss_rebalance(
     Notes
     -----
     The host waits for the device once more than for the checks, to count the groups, and in the transport.
+
+    References
+    ----------
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, section 3.2, Eq. 4.
 
     Examples
     --------
@@ -189,7 +208,7 @@ def wss_rebalance(
         check_same(level, f"features[{position}]", scores, "scores")
         check_magnitude(level, f"features[{position}]")
     context = _checked_context(
-        scores, "scores", mask, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
+        scores, "scores", mask, seed, scores.shape[1], background, ignore_index, valid, recipe=recipe, reg=reg
     )
     check_magnitude(scores, "scores")
     check_magnitude(uss_centroids, "uss_centroids")
@@ -218,6 +237,7 @@ def _checked_context(
     reference: Tensor,
     reference_name: str,
     mask: Tensor,
+    seed: Tensor | None,
     num_classes: int,
     background: int | None,
     ignore_index: int,
@@ -250,15 +270,35 @@ def _checked_context(
             )
         check_same(valid, "valid", labels, "mask")
     labels = torch.where(labels == ignore_index, num_classes, labels)
-    return make_context(labels, valid, num_classes=num_classes, background=background, recipe=recipe)
+    if seed is not None:
+        seed = check_mask(seed, "seed", num_classes=num_classes, ignore_index=ignore_index)
+        check_same(seed, "seed", labels, "mask")
+        if seed.shape != labels.shape:
+            raise ValueError(
+                f"seed must have the shape of mask {tuple(labels.shape)}, got {describe(seed)}: bring it to "
+                "the pixels of mask"
+            )
+        seed = torch.where(seed == ignore_index, num_classes, seed)
+    return make_context(
+        labels, valid, seed=seed, num_classes=num_classes, background=background, recipe=recipe
+    )
 
 
 def make_context(
-    labels: Tensor, inside: Tensor | None, *, num_classes: int, background: int | None, recipe: Recipe
+    labels: Tensor,
+    inside: Tensor | None,
+    *,
+    seed: Tensor | None,
+    num_classes: int,
+    background: int | None,
+    recipe: Recipe,
 ) -> Context:
-    """Prepare a checked mask: ``labels`` (B, H, W) in ``0 .. num_classes``, the last meaning no part."""
+    """Prepare a checked mask and seed (B, H, W), labels in ``0 .. num_classes``, the last meaning no part."""
+    if recipe.seed_weight == 0.0:
+        seed = None
     if inside is not None:
         labels = torch.where(inside, labels, num_classes)
+        seed = None if seed is None else torch.where(inside, seed, num_classes)
     area = torch.zeros(labels.shape[0], num_classes + 1, device=labels.device)
     flat = labels.flatten(1)
     area.scatter_add_(1, flat, torch.ones((), device=labels.device).expand(flat.shape))
@@ -270,20 +310,25 @@ def make_context(
         share = area[:, background : background + 1] / area.sum(-1, keepdim=True).clamp_min(1.0)
         mass = mass * (1.0 - share) / things.clamp_min(1.0)
         mass[:, background : background + 1] = share
-    return Context(labels, inside, num_classes, background, _renormalise(mass))
+    return Context(labels, seed, inside, num_classes, background, _renormalise(mass))
 
 
 def _pool(
     features: Tensor, context: Context, recipe: Recipe, *, multiple: int | None = None
 ) -> ClassCentroids:
-    weights = cell_weights(
-        context.labels,
-        features.shape[-2:],
-        num_classes=context.num_classes,
-        assign=recipe.assign,
-        multiple=multiple,
-    )
-    return pool(features, weights)
+    def weigh(labels: Tensor) -> Tensor:
+        grid, count = features.shape[-2:], context.num_classes
+        return cell_weights(labels, grid, num_classes=count, assign=recipe.assign, multiple=multiple)
+
+    weights = weigh(context.labels)
+    if context.seed is None:
+        return pool(features, weights)
+    counts = weights.sum(-1)
+    own = weigh(context.seed)
+    # A mean of means, as one set of weights: the features are read once.
+    share = recipe.seed_weight * ((counts > 0) & (own.sum(-1) > 0))[..., None]
+    mixed = (1.0 - share) * _renormalise(weights) + share * _renormalise(own)
+    return ClassCentroids(pool(features, mixed).vectors, counts)
 
 
 def _heatmaps(features: Tensor, centroids: Tensor, recipe: Recipe) -> Tensor:

@@ -38,6 +38,13 @@ class Recipe:
         triangle, which overlap and depend on the class order (released).
     group_background : bool
         Whether the background can join a group.
+    merge : {"shrunk", "all"}
+        Which classes of the seed overwrite the base mask: those with fewer pixels there than in the seed,
+        vanished ones above all, or all of them (released).
+    seed_weight : float
+        Weight in [0, 1] of the seed in the class averages, where a class has one: centroids are
+        ``(1 - seed_weight) * mean over M_init + seed_weight * mean over the seed``. A base mask that floods
+        has impure classes, a seed is small but purer.
     prior : float
         Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
     normalise : bool
@@ -49,7 +56,7 @@ class Recipe:
     Raises
     ------
     ValueError, TypeError
-        A choice that does not exist, ``prior`` outside [0, 1], a flag that is no bool.
+        A choice that does not exist, a weight outside [0, 1], a flag that is no bool.
 
     References
     ----------
@@ -72,7 +79,9 @@ class Recipe:
     transport: Literal["each", "last"] = "each"
     groups: Literal["connected", "rows"] = "connected"
     group_background: bool = True
-    prior: float = 0.3
+    merge: Literal["shrunk", "all"] = "shrunk"
+    seed_weight: float = 0.5
+    prior: float = 0.4
     normalise: bool = True
     geometry: Literal["centred", "released"] = "centred"
 
@@ -86,12 +95,13 @@ class Recipe:
                     raise TypeError(f"{field.name} must be a bool, got {value!r}: pass True or False")
             elif hints[field.name] is not float:
                 check_choice(value, field.name, get_args(hints[field.name]))
+        check_range(self.seed_weight, "seed_weight", 0.0, 1.0)
         check_range(self.prior, "prior", 0.0, 1.0)
 
     @classmethod
     def paper(cls) -> Recipe:
-        """The equations read literally: uniform marginals, no prior, scores not normalised."""
-        return cls(marginal="uniform", prior=0.0, normalise=False)
+        """The equations read literally: uniform marginals, M_init alone pooled, nothing mixed in."""
+        return cls(marginal="uniform", merge="all", seed_weight=0.0, prior=0.0, normalise=False)
 
     @classmethod
     def released(cls) -> Recipe:
@@ -107,6 +117,8 @@ class Recipe:
             marginal="uniform",
             transport="last",
             groups="rows",
+            merge="all",
+            seed_weight=0.0,
             prior=0.0,
             normalise=False,
             geometry="released",

@@ -31,6 +31,8 @@ from .transport import check_reg, early_stopped_weights, solve
 
 # A CAM whose maximum is below this holds no signal.
 _LEAST_CAM = 1e-10
+# Images that the repr of RefineSteps tells apart.
+_SHOWN_IMAGES = 8
 
 Boundary = Literal["crf", "pamr"] | Callable[[Tensor | None, Tensor], Tensor] | None
 
@@ -67,12 +69,58 @@ class RefineSteps:
     """(B, K) bool, classes without a pixel in the base mask that the refined mask has."""
 
     def __repr__(self) -> str:
-        """Name the shapes, not the numbers."""
+        """Say what the images hold, not the numbers."""
+        images = self._images()
+        single = any(one is self for one in images)
+        sizes = _enumerate([*dict.fromkeys(_size(one.mask) for one in images)])
+        classes = _enumerate([str(one.classes.tolist()) for one in images])
+        back = [(i, one.classes[one.recovered].tolist()) for i, one in enumerate(images)]
+        back = [_enumerate(labels) + f" in image {i}" * (not single) for i, labels in back if labels]
+        number = "image" if single else f"{len(images)} image{'s' * (len(images) != 1)}"
+        what = f" of {sizes}, classes {classes}; recovered {_enumerate(back) or 'none'}"
+        return f"RefineSteps: {number}{what * bool(images)}"
 
-        def show(value: Any) -> str:
-            return f"{len(value)} images" if isinstance(value, list) else str(tuple(value.shape))
+    def _repr_html_(self) -> str:
+        """One small table per image, for notebooks."""
+        images = self._images()
+        head = "".join(f"<th>{name}</th>" for name in ("class", "M_init", "result", "", "alike to"))
+        tables = []
+        for i, one in enumerate(images[:_SHOWN_IMAGES]):
+            labels = one.classes.tolist()
+            groups = (one.groups | one.groups.mT).tolist()
+            rows = []
+            for k, (label, back) in enumerate(zip(labels, one.recovered.tolist())):
+                alike = [str(other) for j, other in enumerate(labels) if groups[k][j] and j != k]
+                shares = [float((mask == label).double().mean()) for mask in (one.init_mask, one.mask)]
+                cells = (str(label), *map("{:.1%}".format, shares), "recovered" * back, ", ".join(alike))
+                rows.append("".join(f"<td>{cell}</td>" for cell in cells))
+            caption = f"Image of {_size(one.mask)}" if one is self else f"Image {i}, {_size(one.mask)}"
+            body = "".join(f"<tr>{row}</tr>" for row in (head, *rows))
+            tables.append(f"<table><caption>{caption}; share of the pixels</caption>{body}</table>")
+        if len(images) > len(tables):
+            tables.append(f"<p>and {len(images) - len(tables)} more images</p>")
+        return "<div>" + "".join(tables) + "</div>" if tables else "<p>RefineSteps of no images</p>"
 
-        return f"RefineSteps({', '.join(f'{f.name}={show(getattr(self, f.name))}' for f in fields(self))})"
+    def _images(self) -> list[RefineSteps]:
+        """The steps of each image, without batch axis and padding."""
+        if isinstance(self.classes, list):
+            names = [field.name for field in fields(self)]
+            return [
+                RefineSteps(**{name: getattr(self, name)[i] for name in names})
+                for i in range(len(self.classes))
+            ]
+        if self.classes.ndim == 1:
+            return [self]
+        return [_pick(self, row, count) for row, count in enumerate((self.classes >= 0).sum(dim=1).tolist())]
+
+
+def _size(mask: Tensor) -> str:
+    return " x ".join(map(str, mask.shape))
+
+
+def _enumerate(items: Sequence[Any]) -> str:
+    """The first few items, separated by commas."""
+    return ", ".join([*map(str, items[:_SHOWN_IMAGES]), *["..."] * (len(items) > _SHOWN_IMAGES)])
 
 
 def refine_mask(
@@ -157,6 +205,10 @@ def refine_mask(
     Runs without gradients and in float32, whatever autocast says. Inputs are never modified. Memory grows
     with the tags of an image, never with the number of classes of the data set. No collectives, no
     randomness: an image gives the same mask alone, in a batch, and on any rank.
+
+    References
+    ----------
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, section 3.2.
 
     Examples
     --------
@@ -394,8 +446,16 @@ def _refine(
     crops = _make_crops(batch, boundary, rows)
 
     seed = _seed(batch, crops, absent, reg=reg, recipe=recipe)
-    init = torch.where(seed < absent, seed, batch.labels)
-    context = make_context(init, batch.inside, num_classes=absent, background=batch.background, recipe=recipe)
+    merged = _merge(seed, batch.labels, absent, recipe)
+    init = torch.where(merged, seed, batch.labels)
+    context = make_context(
+        init,
+        batch.inside,
+        seed=_with_background(seed, batch, absent),
+        num_classes=absent,
+        background=batch.background,
+        recipe=recipe,
+    )
     uss = rebalance_uss(batch.uss, context, reg=reg, recipe=recipe)
     alike = similarity(uss.centroids)
     groups = group_classes(alike, tau, context, recipe)
@@ -423,7 +483,7 @@ def _refine(
         probs = seed_mask = init_mask = recovered = mask
     else:
         seed_mask = _to_labels(seed, batch.classes, ignore_index)
-        init_mask = torch.where(seed < absent, seed_mask, batch.base)
+        init_mask = torch.where(merged, seed_mask, batch.base)
         recovered = (batch.base_pixels == 0) & (batch.classes >= 0) & _has_pixels(mask, batch.classes)
     return RefineSteps(
         mask=mask,
@@ -458,6 +518,29 @@ def _seed(batch: Batch, crops: list[_Crops], absent: int, *, reg: float, recipe:
         _, winner = crop.refine_edges(torch.cat((tags, unassigned), dim=1)).max(dim=1)
         crop.paste(torch.where(winner < crop.tags, winner + offset, absent), seed)
     return seed
+
+
+def _merge(seed: Tensor, labels: Tensor, absent: int, recipe: Recipe) -> Tensor:
+    """(B, H, W) bool, pixels whose seed overwrites the base mask."""
+    assigned = seed < absent
+    if recipe.merge == "all":
+        return assigned
+
+    def pixels(mask: Tensor) -> Tensor:
+        counts = torch.zeros(mask.shape[0], absent + 1, dtype=torch.long, device=mask.device)
+        flat = mask.flatten(1)
+        return counts.scatter_add_(1, flat, torch.ones_like(flat))
+
+    shrunk = pixels(labels) < pixels(seed)
+    return assigned & shrunk.gather(1, seed.flatten(1)).view_as(seed)
+
+
+def _with_background(seed: Tensor, batch: Batch, absent: int) -> Tensor:
+    """The seed of the class averages: where no tag is assigned, the background of the base mask."""
+    if batch.background is None:
+        return seed
+    surely = (seed == absent) & (batch.labels == batch.background)
+    return torch.where(surely, batch.background, seed)
 
 
 def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Tensor:

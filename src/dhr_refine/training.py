@@ -98,8 +98,8 @@ class View:
     def box(self) -> tuple[int, int, int, int]:
         """x0, y0, x1, y1 of the image inside the crop in pixels, ends exclusive; the rest is padding.
 
-        What refine_mask takes as one entry of ``boxes``, with ``box_format="xyxy"``. A window beside the
-        image has an empty box (0, 0, 0, 0).
+        What :func:`dhr_refine.refine_mask` takes as one entry of ``boxes``, with ``box_format="xyxy"``. A
+        window beside the image has an empty box (0, 0, 0, 0).
         """
         x0, y0, x1, y1 = self.window
         height, width = self.resized

@@ -27,6 +27,7 @@ from ._checks import (
     check_same,
     check_tensor,
     describe,
+    show_shapes,
 )
 
 Method = Literal["newton", "sinkhorn", "pot"]
@@ -66,6 +67,10 @@ class TransportPlan(_TransportPlan):
 
     solver: str = "torch"
     """"numba" or "torch" (where the compiled path does not apply, or numba is not installed), or "pot"."""
+
+    def __repr__(self) -> str:
+        """Name the shapes and the solver, not the numbers."""
+        return f"{show_shapes(self)} by {self.solver}"
 
     @classmethod
     def of(cls, plan: Tensor, residual: Tensor, iterations: Tensor, solver: str) -> TransportPlan:
@@ -207,6 +212,11 @@ def sinkhorn_ot(
 
     The host waits for the device once to check the input and once per pass to test convergence (about
     five passes from cold, two or three after the subsampled start).
+
+    References
+    ----------
+    Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport, NeurIPS 2013.
+    Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, section 3.2.
 
     Examples
     --------
