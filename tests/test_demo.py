@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import os
 import sys
 import textwrap
@@ -15,122 +14,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 from rich.console import Console
 
 import dhr_refine
-from dhr_refine import cli
+from dhr_refine import cli, viz
 from dhr_refine.demo import models, panel, run
 from dhr_refine.demo.photos import PHOTOS, Photo
 
 NAMES = ["background", "cup", "coffee", "spoon"]
 
 
-def make_scene(classes: int = 3, height: int = 40, width: int = 60):
-    """Image, CAMs, base mask without the last class, and the refinement's steps."""
-    image = torch.randint(0, 256, (3, height, width), dtype=torch.uint8)
-    cams = torch.zeros(classes, 5, 8)
-    for label in range(classes):
-        cams[label, 1:4, label % 8] = 1 + label
-    base = torch.zeros(height, width, dtype=torch.long)
-    for label in range(classes - 1):
-        base[8:32, 7 * label : 7 * label + 7] = label + 1
-    features = torch.cat([cams, torch.full((1, 5, 8), 0.2)])
-    steps = dhr_refine.refine_steps(
-        cams, base, features, features, image, labels=torch.ones(classes), boundary=None
-    )
-    return image, cams, base, steps
-
-
 # --------------------------------------------------------------------------------------------------
-# Figure and files
-
-
-def test_palette_is_that_of_voc():
-    palette = panel.voc_palette()
-    assert palette[[0, 1, 2, 4, 15, 255]].tolist() == [
-        [0, 0, 0],
-        [128, 0, 0],
-        [0, 128, 0],
-        [0, 0, 128],
-        [192, 128, 128],
-        [224, 224, 192],
-    ]
-    assert len(np.unique(palette, axis=0)) == 256
-
-
-def test_color_mask_shows_classes_outlines_and_unassigned_pixels():
-    mask = torch.zeros(60, 60, dtype=torch.long)
-    mask[:, 20:40] = 2
-    mask[:, 40:] = 255
-    image = np.full((60, 60, 3), 100, np.uint8)
-    colors = panel.color_mask(mask, image)
-    assert colors.shape == (60, 60, 3)
-    assert colors.dtype == np.uint8
-    assert colors[5, 5].tolist() == [45, 45, 45]  # the background: the grey photo under a thin black
-    assert colors[5, 30].tolist() == [30, 120, 30]  # 0.7 of green over 0.3 of grey
-    assert set(np.unique(colors[:, 42:])) == {190, 250}  # hatched, never a class's colour
-    assert (colors[30, 18:22] == 255).any()  # an outline between classes
-    assert (image == 100).all()
-
-
-def test_color_scores_mixes_by_share_and_ignores_padding():
-    scores = torch.zeros(3, 2, 2)
-    scores[0, :, 0], scores[1, :, 1], scores[2] = 5.0, 0.1, 9.0
-    image = np.zeros((2, 2, 3), np.uint8)
-    colors = panel.color_scores(scores, torch.tensor([0, 2, -1]), image)
-    assert colors[0, 0].tolist() == [0, 0, 0]
-    assert colors[0, 1].tolist() == [0, 90, 0]  # 0.7 * 128, whatever the scores' scale
-    assert not panel.color_scores(scores * 0, torch.tensor([0, 2, -1]), image).any()
-
-
-@pytest.mark.parametrize(("classes", "height", "width"), [(1, 40, 60), (3, 60, 40), (8, 40, 60)])
-def test_panel_shows_every_step_and_no_text_overlaps(classes, height, width):
-    image, cams, base, steps = make_scene(classes, height, width)
-    names = ["background", *(f"a rather long class name {i}" for i in range(classes))]
-    figure = panel.refinement_panel(
-        image, cams, base, steps, names, lost={1}, recovered={classes} - {1}, title="photo", note="a note"
-    )
-    titles = [axes.get_title() for axes in figure.axes]
-    assert titles[:2] == ["Image", f"CAM: {names[1]}"]
-    assert titles[-6:] == ["Base mask", "OT seed", "M_init", "After USS", "After WSS", "Final mask"]
-    assert len(titles) == classes + 7
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend[0] == "background"
-    assert legend[1] == f"{names[1]} (lost)"
-    if classes > 1:
-        assert legend[classes] == f"{names[classes]} ★ recovered"
-        assert any(names[classes] in text.get_text() for text in figure.axes[-1].texts)
-
-    picture = Image.open(io.BytesIO(panel.figure_png(figure)))
-    assert picture.width == 1600
-    renderer = FigureCanvasAgg(figure).get_renderer()
-    texts = [*figure.texts, *figure.legends[0].get_texts(), *(axes.title for axes in figure.axes)]
-    boxes = [text.get_window_extent(renderer) for text in texts]
-    boxes += [axes.get_window_extent(renderer) for axes in figure.axes]
-    for one, other in itertools.combinations(boxes, 2):
-        assert not (
-            min(one.x1, other.x1) - max(one.x0, other.x0) > 1
-            and min(one.y1, other.y1) - max(one.y0, other.y0) > 1
-        )
-    for box in boxes:
-        assert box.x0 >= 0
-        assert box.x1 <= 1600
-        assert box.y0 >= 0
-        assert box.y1 <= picture.height
-
-
-def test_panel_without_optional_text_and_without_unassigned_pixels():
-    image, cams, base, steps = make_scene()
-    steps.seed.zero_()
-    figure = panel.refinement_panel(image, cams, base, steps, NAMES, recovered={3})
-    steps.mask.zero_()  # a class that is marked without a pixel has no place for a star
-    empty = panel.refinement_panel(image, cams, base, steps, NAMES, recovered={3})
-    assert [text.get_text() for text in figure.legends[0].get_texts()][-1] == "spoon ★ recovered"
-    assert len(figure.axes[-1].texts) == 1
-    assert not empty.axes[-1].texts
-    assert not figure.texts
+# Files
 
 
 def test_index_png_keeps_labels_and_palette():
@@ -522,6 +418,31 @@ def test_job_writes_panels_masks_and_tables(stand_ins, tmp_path, boundary, recip
     output = console.file.getvalue()
     for text in ("pip download", "small", "left", "[b]", "CAMs and WSS features", "Seconds", "Came back"):
         assert text in output
+
+
+def test_panel_shows_the_steps_and_what_was_lost_and_recovered(stand_ins, tmp_path, monkeypatch):
+    figures = []
+    show_steps = viz.show_steps
+
+    def keep(*arguments, **options):
+        figures.append(show_steps(*arguments, **options))
+        return figures[-1]
+
+    monkeypatch.setattr(viz, "show_steps", keep)
+    monkeypatch.setattr(run.Report, "recovered", {2})
+    monkeypatch.setattr(run.Report, "lost", lambda report, stage: {1} if stage == "final" else set())
+    run.run(run.Options(out=tmp_path, photos=["small"], boundary=None), Console(file=io.StringIO()))
+    (figure,) = figures
+    assert [axes.get_title() for axes in figure.axes] == [
+        *("Image", "CAM: left", "CAM: [b]", "Base mask"),
+        *("OT seed", "M_init", "After USS", "After WSS", "Final mask"),
+    ]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend[:3] == ["background", "left (lost)", "[b] ★ recovered"]
+    title, note = (text.get_text() for text in figure.texts)
+    assert title == "small: left, [b]   (boundary: none, recipe: default)"
+    assert note.endswith(f"{models.VIT_NOTE}.")
+    assert (tmp_path / "small.png").read_bytes() == panel.figure_png(figure)
 
 
 def test_job_reports_a_folder_that_turned_unwritable(stand_ins, tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 import dhr_refine
 
+from .. import viz
 from . import panel
 from .models import VIT_NOTE, Classifier, DemoError, VisionTransformer, cache_dir, require, vit_file
 from .photos import PHOTOS, Photo
@@ -209,12 +210,12 @@ def _refine_photo(
             name: pixel_shares(mask, len(photo.names)) for name, mask in masks.items() if name != "seed"
         }
         report = Report(photo, shares, [options.out / f"{photo.key}.png"])
-        figure = panel.refinement_panel(
-            image,
-            cams,
-            base,
+        figure = viz.show_steps(
             steps,
-            photo.names,
+            image,
+            cams=dict(enumerate(cams, start=1)),
+            base=base,
+            names=photo.names,
             lost=report.lost("final"),
             recovered=report.recovered,
             title=f"{photo.key}: {', '.join(photo.tags)}   "
