@@ -69,8 +69,8 @@ show(
 # 2. The seed, and M_init
 # -----------------------
 # CAM times share, sharpened by the dense CRF with an "unassigned" class beside the tags (Eq. 2): only pixels
-# that a tag claims strongly are assigned. A class with fewer pixels in the base mask than in the seed takes its
-# seed: one that the base mask had lost is back, if only with a few pixels.
+# that a tag claims strongly are assigned. A class with fewer pixels in the base mask than in the seed
+# gets its seed: one that the base mask had lost is back, if only with a few pixels.
 
 maps = torch.nn.functional.interpolate((scores * shares)[None], image.shape[1:], mode="bilinear")[0]
 maps = torch.cat((maps, 1 - maps.amax(dim=0, keepdim=True)))
