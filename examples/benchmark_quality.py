@@ -39,7 +39,7 @@ import platform
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -464,6 +464,20 @@ class Variant:
     boundary: Any = "crf"
     tau: float = 0.8
     reg: float = 0.1
+    stages: tuple[str, ...] = STAGES
+
+
+def ablations() -> dict[str, Variant]:
+    """The default with one choice at a time as in the released code, and without background in groups."""
+    changes: dict[str, Any] = {
+        choice.name: getattr(Recipe.released(), choice.name)
+        for choice in fields(Recipe)
+        if getattr(Recipe.released(), choice.name) != getattr(Recipe(), choice.name)
+    }
+    return {
+        f"{name}={value}": Variant(replace(Recipe(), **{name: value}), stages=("final",))
+        for name, value in {**changes, "group_background": False}.items()
+    }
 
 
 class Edges:
@@ -494,6 +508,7 @@ class Edges:
 def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int = 255) -> dict[str, Tensor]:
     """The mask of each stage, (H, W) int64; the module's docstring says how each is made."""
 
+    @functools.cache
     def run(tau: float, last: bool) -> Any:
         calls = 0
 
@@ -517,15 +532,14 @@ def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int 
             recipe=variant.recipe,
         )
 
-    final = run(variant.tau, True)
-    masks = (
-        final.init_mask,
-        run(1.0, False).mask,
-        run(variant.tau, False).mask,
-        run(1.0, True).mask,
-        final.mask,
-    )
-    return dict(zip(STAGES, masks))
+    makers = {
+        "seed": lambda: run(variant.tau, "final" in variant.stages).init_mask,
+        "+ USS": lambda: run(1.0, False).mask,
+        "+ WSS": lambda: run(variant.tau, False).mask,
+        "final without WSS": lambda: run(1.0, True).mask,
+        "final": lambda: run(variant.tau, True).mask,
+    }
+    return {stage: makers[stage]() for stage in variant.stages}
 
 
 def base_row(boundary: Any, masks: Path | None = None) -> Row:
@@ -756,6 +770,12 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--recipes", type=_recipes, default=tuple(RECIPES), help=f"of {','.join(RECIPES)} (all of them)"
     )
+    work.add_argument(
+        "--ablate", action="store_true", help="also the default with one choice at a time as released"
+    )
+    work.add_argument(
+        "--taus", type=_floats, default=(), help="also the default recipe at these tau, as 0.6,0.8,1 (none)"
+    )
     work.add_argument("--draws", type=int, default=1000, help="resamples of the bootstrap (%(default)s)")
     work.add_argument("--threads", type=int, help="CPU threads of PyTorch")
     work.add_argument(
@@ -772,6 +792,13 @@ def parser() -> argparse.ArgumentParser:
 def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
+
+
+def _floats(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
     except ValueError:
         raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
 
@@ -813,6 +840,16 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
     )
 
 
+def variants(arguments: argparse.Namespace, boundary: Any) -> dict[str, Variant]:
+    """What the command line asks to compare, the first against all others."""
+    chosen = {name: Variant(RECIPES[name], boundary) for name in arguments.recipes}
+    if arguments.ablate:
+        chosen |= {name: replace(variant, boundary=boundary) for name, variant in ablations().items()}
+    for tau in arguments.taus:
+        chosen[f"tau={tau:g}"] = Variant(RECIPES["default"], boundary, tau=tau, stages=("final",))
+    return chosen
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that the command line asks for; returns the summary."""
     console = require("rich.console").Console()
@@ -839,7 +876,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
         counts = evaluate(
             samples,
-            {name: Variant(RECIPES[name], boundary) for name in arguments.recipes},
+            variants(arguments, boundary),
             reference=reference,
             classes=source.classes,
             ignore_index=ignore_index,

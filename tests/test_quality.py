@@ -8,7 +8,7 @@ import importlib.util
 import json
 import math
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -323,6 +323,19 @@ def test_coco_style_masks_through_the_whole_command(folder, scenes):
     few = np.array(find(many, "default", "final")["iou"])
     assert np.isfinite(few).nonzero()[0].tolist() == [0, *range(72, 80)]
     assert find(many, "default", "final")["miou"] > 0.5
+
+
+def test_ablations_change_one_choice_at_a_time():
+    default, released = asdict(Recipe()), asdict(Recipe.released())
+    changed = {}
+    for name, variant in quality.ablations().items():
+        own = asdict(variant.recipe)
+        (choice,) = [key for key in own if own[key] != default[key]]
+        assert name == f"{choice}={own[choice]}"
+        assert variant.stages == ("final",)
+        changed[choice] = own[choice]
+    assert changed.pop("group_background") is False
+    assert changed == {key: value for key, value in released.items() if value != default[key]}
 
 
 def test_palette_pngs_are_read_by_index(tmp_path):
