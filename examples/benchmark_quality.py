@@ -48,10 +48,10 @@ import torch
 from torch import Tensor, nn
 
 import dhr_refine
-from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
+from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps, viz
 from dhr_refine.demo import models
 from dhr_refine.demo.models import DemoError, require
-from dhr_refine.demo.panel import write_atomic
+from dhr_refine.demo.output import figure_png, write_atomic
 from dhr_refine.demo.run import make_base_mask
 from dhr_refine.files import _load, read_cams
 from dhr_refine.metrics import ImageCounts, Scores, image_counts, image_scores, scores_of
@@ -715,6 +715,27 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
+def extremes(summary: Mapping[str, Any], variant: str, count: int = 3) -> list[int]:
+    """Numbers of the images whose mIoU a variant changes most, the best and the worst ones."""
+    per_image = {(row["variant"], row["stage"]): row["per_image"] for row in summary["rows"]}
+    change = np.subtract(per_image[variant, "final"], per_image[tuple(summary["reference"])])
+    order = [int(place) for place in np.argsort(-change, kind="stable") if math.isfinite(change[place])]
+    return order[:count] + order[count:][-count:]
+
+
+def tau_figure(summary: Mapping[str, Any], taus: Sequence[float]) -> Any:
+    """Change in two figures against the base mask over tau, with the standard error of the change."""
+    rows = {row["variant"]: row["minus_reference"] for row in summary["rows"] if row["stage"] == "final"}
+    ordered = sorted(set(taus))
+    curves: dict[str, dict[str, list[float]]] = {}
+    for name, title in (("miou", "mIoU"), ("per_image_miou", "per-image mIoU")):
+        for part in ("difference", "standard_error"):
+            points = [100 * rows[f"tau={tau:g}"][name][part] for tau in ordered]
+            curves.setdefault(part, {})[title] = points
+    label = f"change against {summary['reference'][1]} (points)"
+    return viz.show_tau(ordered, curves["difference"], errors=curves["standard_error"], ylabel=label)
+
+
 # --------------------------------------------------------------------------------------------------
 # The command line
 
@@ -786,6 +807,9 @@ def parser() -> argparse.ArgumentParser:
     )
     work.add_argument("--json", type=Path, help="file for all figures")
     work.add_argument("--markdown", type=Path, help="file for the table")
+    work.add_argument(
+        "--figures", type=Path, metavar="DIR", help="folder for extremes.png and, with --taus, tau.png"
+    )
     return result
 
 
@@ -862,21 +886,22 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         items = items_of(arguments)
     reference = base_row(boundary, arguments.masks)
     ignore_index = arguments.ignore_index
-    with require("rich.progress").Progress(console=console) as progress:
-        samples = (
-            prepare(
-                item,
-                source,
-                masks=arguments.masks,
-                background=arguments.background,
-                boundary=boundary,
-                ignore_index=ignore_index,
-            )
-            for item in progress.track(items, description=f"{len(items)} images")
+    compared = variants(arguments, boundary)
+
+    def load(item: Item) -> Sample:
+        return prepare(
+            item,
+            source,
+            masks=arguments.masks,
+            background=arguments.background,
+            boundary=boundary,
+            ignore_index=ignore_index,
         )
+
+    with require("rich.progress").Progress(console=console) as progress:
         counts = evaluate(
-            samples,
-            variants(arguments, boundary),
+            map(load, progress.track(items, description=f"{len(items)} images")),
+            compared,
             reference=reference,
             classes=source.classes,
             ignore_index=ignore_index,
@@ -900,13 +925,33 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         },
     }
     outputs = {
-        arguments.json: json.dumps(_without_nan(summary), indent=1),
-        arguments.markdown: markdown(summary),
+        arguments.json: json.dumps(_without_nan(summary), indent=1).encode(),
+        arguments.markdown: markdown(summary).encode(),
     }
-    for path, text in outputs.items():
+    if arguments.figures is not None:
+        name, variant = next(iter(compared.items()))
+
+        def after(sample: Sample) -> Tensor:
+            stages = _stages(sample, variant, Edges(boundary), ignore_index, source.cache)
+            return stages["final"]
+
+        picked = [load(items[place]) for place in extremes(summary, name)]
+        outputs[arguments.figures / "extremes.png"] = figure_png(
+            viz.show_extremes(
+                [sample.image for sample in picked],
+                [sample.target for sample in picked],
+                [sample.base for sample in picked],
+                [after(sample) for sample in picked],
+                titles=[sample.key for sample in picked],
+                ignore_index=ignore_index,
+            )
+        )
+        if arguments.taus:
+            outputs[arguments.figures / "tau.png"] = figure_png(tau_figure(summary, arguments.taus))
+    for path, content in outputs.items():
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, text.encode())
+            write_atomic(path, content)
     return summary
 
 

@@ -19,7 +19,7 @@ from rich.console import Console
 
 import dhr_refine
 from dhr_refine import cli, viz
-from dhr_refine.demo import models, panel, run
+from dhr_refine.demo import models, output, run
 from dhr_refine.demo.photos import PHOTOS, Photo
 
 NAMES = ["background", "cup", "coffee", "spoon"]
@@ -31,7 +31,7 @@ NAMES = ["background", "cup", "coffee", "spoon"]
 
 def test_index_png_keeps_labels_and_palette():
     mask = torch.tensor([[0, 1, 2], [3, 254, 255]])
-    picture = Image.open(io.BytesIO(panel.index_png(mask)))
+    picture = Image.open(io.BytesIO(output.index_png(mask)))
     assert picture.mode == "P"
     assert np.asarray(picture).tolist() == mask.tolist()
     assert picture.getpalette()[3:9] == [128, 0, 0, 0, 128, 0]
@@ -40,8 +40,8 @@ def test_index_png_keeps_labels_and_palette():
 
 def test_write_atomic_replaces_or_leaves_all(tmp_path, monkeypatch):
     path = tmp_path / "panel.png"
-    panel.write_atomic(path, b"old")
-    panel.write_atomic(path, b"new")
+    output.write_atomic(path, b"old")
+    output.write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
 
     def refuse(*_):
@@ -49,7 +49,7 @@ def test_write_atomic_replaces_or_leaves_all(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="no"):
-        panel.write_atomic(path, b"half")
+        output.write_atomic(path, b"half")
     assert path.read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["panel.png"]
 
@@ -442,13 +442,13 @@ def test_panel_shows_the_steps_and_what_was_lost_and_recovered(stand_ins, tmp_pa
     title, note = (text.get_text() for text in figure.texts)
     assert title == "small: left, [b]   (boundary: none, recipe: default)"
     assert note.endswith(f"{models.VIT_NOTE}.")
-    assert (tmp_path / "small.png").read_bytes() == panel.figure_png(figure)
+    assert (tmp_path / "small.png").read_bytes() == output.figure_png(figure)
 
 
 def test_job_reports_a_folder_that_turned_unwritable(stand_ins, tmp_path, monkeypatch):
     def refuse(path, data):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(panel, "write_atomic", refuse)
+    monkeypatch.setattr(output, "write_atomic", refuse)
     with pytest.raises(models.DemoError, match=r"No space left on device.*--out"):
         run.run(run.Options(out=tmp_path, photos=["small"], boundary=None), Console(file=io.StringIO()))

@@ -16,9 +16,9 @@ import pytest
 import torch
 from scenes import make_scene, shared_folder
 
-from dhr_refine import Recipe, dense_crf, refine_mask, refine_steps
+from dhr_refine import Recipe, dense_crf, refine_mask, refine_steps, viz
 from dhr_refine.demo import models
-from dhr_refine.metrics import ImageCounts, MaskScores, image_counts
+from dhr_refine.metrics import ImageCounts, MaskScores, image_counts, image_scores
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 pytest.importorskip("rich", reason="needs rich")
@@ -323,6 +323,47 @@ def test_coco_style_masks_through_the_whole_command(folder, scenes):
     few = np.array(find(many, "default", "final")["iou"])
     assert np.isfinite(few).nonzero()[0].tolist() == [0, *range(72, 80)]
     assert find(many, "default", "final")["miou"] > 0.5
+
+
+def test_figures_show_the_images_that_changed_most(folder, tmp_path, monkeypatch):
+    drawn = {}
+
+    def show_extremes(images, targets, before, after, *, titles, ignore_index):
+        drawn.update(
+            titles=titles,
+            change=[image_miou(a, t) - image_miou(b, t) for t, b, a in zip(targets, before, after)],
+        )
+        return viz.show_tau([0.0, 1.0], [0.0, 1.0])
+
+    def image_miou(mask, target):
+        counts = image_counts(mask, target, num_classes=CLASSES)
+        return float(image_scores(counts).miou[0])
+
+    monkeypatch.setattr(quality.viz, "show_extremes", show_extremes)
+    figures = tmp_path / "figures"
+    line = arguments(
+        folder, "--recipes", "default", "--taus", "1,0.5", "--figures", figures, "--json", tmp_path / "j"
+    )
+    assert quality.main(line) == 0
+    assert sorted(path.name for path in figures.iterdir()) == ["extremes.png", "tau.png"]
+    assert sorted(drawn["titles"]) == list(KEYS)
+    assert drawn["change"] == sorted(drawn["change"], reverse=True)
+    summary = json.loads((tmp_path / "j").read_text())
+    axes = quality.tau_figure(summary, (1.0, 0.5)).axes[0]
+    (row,) = [row for row in summary["rows"] if row["variant"] == "tau=0.5"]
+    curve = next(one for one in axes.get_lines() if one.get_label() == "mIoU")
+    assert curve.get_xdata().tolist() == [0.5, 1.0]
+    assert curve.get_ydata()[0] == pytest.approx(100 * row["minus_reference"]["miou"]["difference"])
+
+
+def test_the_extremes_are_the_largest_changes_either_way():
+    rows = [
+        {"variant": "", "stage": "base", "per_image": [0.5] * 6},
+        {"variant": "mine", "stage": "final", "per_image": [0.4, 0.9, 0.5, math.nan, 0.1, 0.6]},
+    ]
+    summary = {"reference": ["", "base"], "rows": rows}
+    assert quality.extremes(summary, "mine", count=2) == [1, 5, 0, 4]
+    assert quality.extremes(summary, "mine", count=9) == [1, 5, 2, 0, 4]
 
 
 def test_ablations_change_one_choice_at_a_time():

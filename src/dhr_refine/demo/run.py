@@ -16,7 +16,7 @@ from torch import Tensor
 import dhr_refine
 
 from .. import viz
-from . import panel
+from . import output
 from .models import VIT_NOTE, Classifier, DemoError, VisionTransformer, cache_dir, require, vit_file
 from .photos import PHOTOS, Photo
 
@@ -222,13 +222,13 @@ def _refine_photo(
             f"(boundary: {options.boundary or 'none'}, recipe: {options.recipe})",
             note=f"CAMs and WSS features: EfficientNet-lite0 (ImageNet). {VIT_NOTE}.",
         )
-        pictures = {report.files[0]: panel.figure_png(figure)}
+        pictures = {report.files[0]: output.figure_png(figure)}
         for name, mask in masks.items():
             report.files.append(options.out / "masks" / f"{photo.key}-{name}.png")
-            pictures[report.files[-1]] = panel.index_png(mask)
+            pictures[report.files[-1]] = output.index_png(mask)
         with _writing(options.out):
             for path, data in pictures.items():
-                panel.write_atomic(path, data)
+                output.write_atomic(path, data)
     return report
 
 

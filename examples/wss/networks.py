@@ -1,0 +1,161 @@
+"""The networks: a pretrained backbone with CAM head and decoder, and a frozen ViT for USS features."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dhr_refine.demo import models
+from dhr_refine.demo.models import DemoError
+from dhr_refine.demo.output import write_atomic
+from wss.run import Run, to_bytes
+
+if TYPE_CHECKING:
+    from wss.data import Sample
+
+
+class Features:
+    """USS features of full images: a frozen ViT, computed once per image and kept on disk."""
+
+    def __init__(self, folder: Path, networks: str):
+        """Features of the ViT, or (``networks`` "tiny") mean colours on its grid."""
+        self.networks = networks
+        recipe = models.VIT_SHA256[:12] if networks == "pretrained" else "colours"
+        self.folder = folder / f"uss-{recipe}"
+
+    def grid(self, size: Sequence[int], cell: int = 8) -> tuple[int, int]:
+        """Cells that cover a crop: the ViT's 14 pixels of a full image become about 8 of a crop."""
+        return max(1, round(size[0] / cell)), max(1, round(size[1] / cell))
+
+    def path(self, image: Tensor) -> Path:
+        """Where the features of an image are kept: its content decides."""
+        content = str(tuple(image.shape)).encode() + image.contiguous().numpy().tobytes()
+        return self.folder / f"{hashlib.sha256(content).hexdigest()[:24]}.pt"
+
+    def read(self, image: Tensor) -> Tensor:
+        """(D, u, v) float16 features that ``prepare`` has written."""
+        return torch.load(self.path(image), weights_only=True)
+
+    def prepare(self, samples: Sequence[Sample], vit: Path | None, run: Run) -> None:
+        """Compute what is missing, every process its share."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        network: Callable[[Tensor], Tensor] | None = None
+        for sample in run.track(samples[run.rank :: run.world], "USS features of the full images"):
+            image = sample.load()
+            if (path := self.path(image)).is_file():
+                continue
+            if network is None:
+                network = self._colours if self.networks == "tiny" else self._vit(vit, run.device)
+            with run.device:  # the ViT's constants are made on the default device
+                features = network(image.to(run.device))[0]
+            write_atomic(path, to_bytes(features.half().cpu()))
+        run.wait()
+
+    def _vit(self, vit: Path | None, device: torch.device) -> models.VisionTransformer:
+        transformer = models.VisionTransformer.load(models.vit_file(models.cache_dir(), vit))
+        transformer.network.to(device)
+        return transformer
+
+    def _colours(self, image: Tensor) -> Tensor:
+        return F.adaptive_avg_pool2d(image[None] / 255, self.grid(image.shape[-2:], 14))
+
+
+class Output(NamedTuple):
+    """What the network says about a batch."""
+
+    pooled: Tensor  # (B, C) classification logits, the CAMs' mean
+    cams: Tensor  # (B, C, h, w) at stride 32
+    logits: Tensor  # (B, C + 1, 2h, 2w) segmentation at stride 16, background first
+    levels: list[Tensor]  # WSS features at stride 16 and 32
+
+
+class Segmenter(nn.Module):
+    """EfficientNet-lite0 with a CAM head and a light decoder; all but its last five blocks is frozen."""
+
+    def __init__(self, classes: int, networks: str, head: tuple[Tensor, Tensor] | None):
+        """Build the backbone, the CAM head (from ``head``, else from zero) and the decoder."""
+        super().__init__()
+        if networks == "tiny":
+            self.backbone: nn.Module = TinyBackbone()
+            depths, trained = (16, 32), list(self.backbone.parameters())
+        else:
+            self.backbone = net = models.Classifier.load().network
+            depths = (112, 1280)
+            # Their batch norms keep ImageNet's statistics (eval mode), only their factors are trained.
+            trained = [*net._blocks[11:].parameters(), *net._conv_head.parameters(), *net._bn1.parameters()]
+        for parameter in trained:
+            parameter.requires_grad_(True)
+        self.head = nn.Conv2d(depths[1], classes, 1)
+        if head is not None:
+            self.head.load_state_dict({"weight": head[0][:, :, None, None], "bias": head[1]})
+        elif networks == "pretrained":  # "tiny" keeps random weights, so that its CAMs show something
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+        self.fine, self.coarse = nn.Conv2d(depths[0], 128, 1), nn.Conv2d(depths[1], 128, 1)
+        self.decoder = nn.Sequential(
+            nn.GroupNorm(8, 128),  # no batch statistics: crops do not depend on each other, nor do ranks
+            nn.ReLU(),
+            nn.Conv2d(128, 128, 3, padding=1),
+            nn.GroupNorm(8, 128),
+            nn.ReLU(),
+            nn.Conv2d(128, classes + 1, 1),
+        )
+        nn.init.zeros_(self.decoder[-1].weight)
+        nn.init.zeros_(self.decoder[-1].bias)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run a batch (B, 3, H, W) of 0..255 with sides a multiple of 32."""
+        images = images.float().contiguous(memory_format=torch.channels_last)
+        if isinstance(self.backbone, TinyBackbone):
+            fine, coarse = levels = self.backbone(images)
+        else:
+            fine, coarse = levels = models.Classifier(self.backbone).levels(images)
+        maps = self.head(coarse)
+        above = F.interpolate(self.coarse(coarse), fine.shape[-2:], mode="bilinear")
+        # The bias says how frequent a class is, not where it sits: CAMs go without it.
+        cams = maps - self.head.bias[:, None, None]
+        # The decoder adds to the classifier's logits, against 0 for the background: hundreds of steps are too
+        # few to learn a segmentation from nothing.
+        start = F.interpolate(maps.detach(), fine.shape[-2:], mode="bilinear")
+        logits = self.decoder(self.fine(fine) + above) + F.pad(start, (0, 0, 0, 0, 1, 0))
+        return Output(maps.mean((2, 3)), cams, logits, levels)
+
+    def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
+        """For the optimiser: the pretrained blocks learn ten times slower than heads and decoder."""
+        slow = [p for p in self.backbone.parameters() if p.requires_grad]
+        fast = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
+        return [{"params": slow, "initial_lr": 0.1 * rate}, {"params": fast, "initial_lr": rate}]
+
+
+class TinyBackbone(nn.Module):
+    """Two untrained convolutions, to try the loop in seconds (``--networks tiny``)."""
+
+    def __init__(self):
+        """Stride 16 and stride 32."""
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 16, 16, stride=16), nn.Conv2d(16, 32, 2, stride=2)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Both levels."""
+        fine = self.first((images - 127) / 128).relu()
+        return [fine, self.second(fine).relu()]
+
+
+def load_head(path: Path | None, classes: int, groups: list[list[int]] | None) -> Any:
+    """Weight and bias of the CAM head: from a file, from ImageNet's classes, or None to start from zero."""
+    if path is not None:
+        head = torch.load(path, weights_only=True)
+        if head["weight"].shape != (classes, 1280):
+            raise DemoError(f"--head {path} has weights {tuple(head['weight'].shape)}, not ({classes}, 1280)")
+        return head["weight"].float(), head["bias"].float()
+    if groups is not None:
+        last: Any = models.Classifier.load().network._fc
+        means = [(last.weight[group].mean(0), last.bias[group].mean()) for group in groups]
+        return torch.stack([weight for weight, _ in means]), torch.stack([bias for _, bias in means])
+    return None
