@@ -53,7 +53,7 @@ from dhr_refine.demo import models
 from dhr_refine.demo.models import DemoError, require
 from dhr_refine.demo.output import figure_png, write_atomic
 from dhr_refine.demo.run import make_base_mask
-from dhr_refine.files import _load, read_cams
+from dhr_refine.files import load_arrays, read_cams
 from dhr_refine.metrics import ImageCounts, Scores, image_counts, image_scores, scores_of
 
 BASE = ("", "base mask")
@@ -175,7 +175,7 @@ def read_safely(path: Path, read: Callable[[], Any]) -> Any:
 
 def read_arrays(path: Path, *, allow_pickle: bool = False) -> Any:
     """Content of a .npy, .npz, .pt or .pkl file."""
-    content = read_safely(path, lambda: _load(str(path), allow_pickle))
+    content = read_safely(path, lambda: load_arrays(path, allow_pickle=allow_pickle))
     if isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0:
         content = content.item()
     return content

@@ -276,7 +276,7 @@ def test_errors_name_the_file_and_the_fix(tmp_path, name, content, options, erro
 def test_damaged_files(tmp_path, suffix, kept):
     path = save(tmp_path, f"a{suffix}", {"keys": [1, 2, 3], "cam": torch.from_numpy(MAPS)})
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged or no CAM file"):
+    with pytest.raises(ValueError, match=f"{re.escape(str(path))} is damaged or no file of arrays"):
         read_cams(path)
 
 
@@ -372,7 +372,7 @@ def test_a_storage_cannot_reach_beyond_its_bytes(tmp_path):
     assert huge != data
     path = tmp_path / "a.pkl"
     path.write_bytes(huge)
-    with pytest.raises(ValueError, match="is damaged or no CAM file"):
+    with pytest.raises(ValueError, match="is damaged or no file of arrays"):
         read_cams(path)
 
 
@@ -396,5 +396,5 @@ def test_npz_with_files_that_are_no_arrays(tmp_path):
     path = tmp_path / "a.npz"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme.txt", "hello")
-    with pytest.raises(ValueError, match="is damaged or no CAM file"):
+    with pytest.raises(ValueError, match="is damaged or no file of arrays"):
         read_cams(path)

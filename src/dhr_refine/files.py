@@ -112,12 +112,7 @@ def read_cams(
     if background is not None:
         check_choice(background, "background", ("first", "none"))
     name = os.fspath(path)
-    try:
-        content = _load(name, allow_pickle)
-    except (OSError, _RefusedError):
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{name} is damaged or no CAM file ({error}): write it again") from error
+    content = load_arrays(name, allow_pickle=allow_pickle)
     maps, keys = _interpret(content, name, entry)
     kept, keys = _foreground(len(maps), keys, background, name)
     order = sorted(range(len(keys)), key=keys.__getitem__)
@@ -223,6 +218,48 @@ def _refused(name: str, what: str) -> _RefusedError:
         f"{name} holds {what}, which read_cams does not load because loading it can run any code: save "
         "arrays or tensors only, or pass allow_pickle=True if you trust where the file comes from"
     )
+
+
+def load_arrays(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Any:
+    """Load arrays and tensors from a .npy, .npz, .pt or .pkl file, without executing anything in it.
+
+    Parameters
+    ----------
+    path : str or path
+        The file; its content decides how it is read, not its suffix.
+    allow_pickle : bool
+        Execute whatever the pickle asks for. Only for files that you trust as you trust code.
+
+    Returns
+    -------
+    ndarray, Tensor, number, str, or dict, list or tuple of them
+        What was saved; an .npz file as a dict.
+
+    Raises
+    ------
+    ValueError
+        The file holds anything else and ``allow_pickle`` is off, or it is damaged.
+    OSError
+        The file cannot be read.
+
+    Examples
+    --------
+    >>> import os, tempfile
+    >>> import numpy as np
+    >>> from dhr_refine.files import load_arrays
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = os.path.join(folder, "cls_labels.npy")
+    ...     np.save(path, {"2007_000032": np.array([0.0, 1.0])})
+    ...     load_arrays(path).item()
+    {'2007_000032': array([0., 1.])}
+    """
+    name = os.fspath(path)
+    try:
+        return _load(name, allow_pickle)
+    except (OSError, _RefusedError):
+        raise
+    except Exception as error:  # a damaged pickle can fail in any way
+        raise ValueError(f"{name} is damaged or no file of arrays ({error}): write it again") from error
 
 
 def _load(name: str, trusted: bool) -> Any:
