@@ -508,3 +508,8 @@ def test_a_refused_update_changes_nothing():
     with pytest.raises(ValueError, match="base holds"):
         scores.update(ZEROS, ZEROS, base=ZEROS + 7)
     assert scores.compute().images == 2
+
+
+def test_the_background_of_inter_class_share_is_a_label():
+    with pytest.raises(TypeError, match="background must be a label or None, got str 'first'"):
+        inter_class_share(np.zeros((4, 4), dtype=int), background="first")

@@ -861,3 +861,8 @@ def test_a_unit_range_image_may_overshoot_a_little():
 
     refine_mask(scene.cams, scene.mask, scene.uss, scene.wss, image, labels=scene.tags, boundary=look)
     assert torch.equal(seen[0][0], (image * 255).round().clamp(0, 255).byte())
+
+
+def test_a_boundary_that_returns_logarithms_is_refused():
+    with pytest.raises(ValueError, match="boundary returned negative values: return probabilities"):
+        run(make_scene(0), boundary=lambda images, probs: probs.clamp_min(1e-6).log())

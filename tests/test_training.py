@@ -178,6 +178,12 @@ def test_view_is_hashable_and_reads_arrays():
         ((50, 50), {"window": (0, 0, 9, 9), "resized": (40, 40.5)}, ValueError, "resized must hold whole"),
         ((50, 50), {"window": (0, 0, 9)}, TypeError, r"window must be \(x0, y0, x1, y1\)"),
         ((50, 50), {"window": (9, 0, 9, 9)}, ValueError, "window holds no pixel"),
+        (
+            (50, 50),
+            {"window": (0, 0, 9, 9), "flip": "False"},
+            TypeError,
+            "flip must be a bool, got str 'False'",
+        ),
         ((50, 50), {"window": (0, 9, 9, 8)}, ValueError, "window holds no pixel"),
         ((50, 50), {"window": (0, 0, float("nan"), 9)}, ValueError, "window must hold whole numbers"),
     ],

@@ -412,6 +412,8 @@ class _Crops:
                     f"{describe(result)}: keep the shape of its second argument"
                 )
             check_finite(result, "the result of boundary")
+            if bool((result < 0).any()):
+                raise ValueError("boundary returned negative values: return probabilities, not logarithms")
             return result.detach().to(probs)
         assert self.images is not None
         if self.boundary == "pamr":

@@ -86,6 +86,8 @@ class View:
         cut = read_ints(window, "window", "(x0, y0, x1, y1)")
         if cut[2] <= cut[0] or cut[3] <= cut[1]:
             raise ValueError(f"window holds no pixel, got {cut}: pass x0, y0, x1, y1, ends exclusive")
+        if flip is None or isinstance(flip, str):  # the text "False" is true
+            raise TypeError(f"flip must be a bool, got {describe(flip)}: pass True or False")
         return cls(size, scaled, cut, bool(flip))
 
     @property
