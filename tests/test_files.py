@@ -398,3 +398,12 @@ def test_npz_with_files_that_are_no_arrays(tmp_path):
         archive.writestr("readme.txt", "hello")
     with pytest.raises(ValueError, match="is damaged or no file of arrays"):
         read_cams(path)
+
+
+@pytest.mark.parametrize("key", [14.0, 1.5, "14", True])
+def test_a_lone_key_that_is_no_class_number_is_not_taken_for_class_0(tmp_path, key):
+    np.save(tmp_path / "cam.npy", {key: np.zeros((4, 5), np.float32)})  # type: ignore[arg-type]
+    with pytest.raises(
+        ValueError, match=f"has the key {re.escape(repr(key))}: save class numbers as integers"
+    ):
+        read_cams(tmp_path / "cam.npy")

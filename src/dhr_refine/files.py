@@ -137,6 +137,9 @@ def _interpret(content: Any, name: str, entry: str | None) -> tuple[Tensor, list
         if found and found[0] not in _ENTRIES and len(found) > 1:
             raise ValueError(f"{name} has the entries {list(content)}: pass one of them as entry")
         entry = found[0] if found else None
+        # The only entry of a file may have any name, but not one that was meant as a class number.
+        if found and (not isinstance(entry, str) or entry.isdecimal()):
+            raise ValueError(f"{name} has the key {entry!r}: save class numbers as integers")
     if entry not in content:
         raise ValueError(f"{name} has the entries {list(content)}, not {entry!r}: pass one as entry")
     inner = content[entry]

@@ -157,8 +157,9 @@ def refine_mask(
     wss_features : Tensor (B, D, u, v) or list of such tensors
         The classifier's own features, one level or several. For lists of images: one such entry per image.
     images : Tensor, (B, 3, H, W), optional
-        The same crops: uint8, floating point in [0, 1], or normalised with ``mean`` and ``std`` (a floating
-        point batch within [-0.1, 1.1] is taken to be in [0, 1]). Needed by ``boundary="crf"`` and ``"pamr"``.
+        The same crops: uint8 (also channels last), floating point in [0, 1], or normalised with ``mean`` and
+        ``std`` (a floating point batch within [-0.1, 1.1] is taken to be in [0, 1]). Needed by
+        ``boundary="crf"`` and ``"pamr"``.
     labels : Tensor (B, C) or list of index lists, optional
         Image tags without background: multi-hot of any dtype, or 0-based foreground indices per image (also
         naming the channels of ``cams`` where these hold the tags only). CAMs with a background channel need
