@@ -115,16 +115,77 @@ def test_unnormalised_scores_are_clipped_not_rescaled(backend):
 
 @pytest.mark.parametrize(("preset", "number"), [("A", np.uint16), ("C", np.int32)])
 @pytest.mark.parametrize("classes", [4, 5])
-def test_few_and_many_vertices(preset, number, classes):
-    # Vertices are numbered in 16 bits where these suffice; the last of 5 classes is not filtered.
-    image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
+def test_near_and_far_vertices(preset, number, classes):
+    # Vertices are numbered from the base of a tile in 16 bits where these suffice; the last of 5 classes is
+    # not filtered.
+    image, probs = photo("astronaut", 512, 500), scores(classes, 512, 500)
     options = PRESETS[preset]
     lattice = DenseCRFLattice(image, backend="numba", **{key: options[key] for key in LATTICE})
-    kernels = [lattice._gaussian, *lattice._bilateral]
-    assert [kernel.offsets.dtype for kernel in kernels] == [number] * 2
-    assert [kernel.vertices > 2**16 for kernel in kernels] == [number == np.int32] * 2
+    assert lattice._bilateral[0].lattice.offsets.dtype == number
+    assert lattice._gaussian.lattice.offsets.dtype == np.uint16
     expected = dense_crf(image, probs, backend="pydensecrf", **options)
     assert_parity(dense_crf(image, probs, lattice=lattice, **options), expected)
+
+
+@pytest.mark.parametrize("size", [(61, 130), (130, 61), (8, 16), (3, 200), (1, 7)])
+@pytest.mark.parametrize(
+    ("gauss_sxy", "plane"), [(0.1, False), (0.4, None), (0.77, True), (1, True), (5, True)]
+)
+def test_planes_and_chains(size, gauss_sxy, plane):
+    # Most lattices of positions are rows of cells; with a small deviation most cells would be no vertices.
+    image, probs = photo("coffee", *size), scores(3, *size)
+    options = {"gauss_sxy": gauss_sxy, "gauss_compat": 3}
+    lattice = DenseCRFLattice(image, backend="numba", gauss_sxy=gauss_sxy)
+    if plane is not None and size[0] * size[1] > 2000:
+        assert (lattice._gaussian.lattice.hole_starts.size > 1) is plane
+    expected = dense_crf(image, probs, backend="pydensecrf", **options)
+    torch.testing.assert_close(
+        dense_crf(image, probs, lattice=lattice, **options), expected, atol=1e-4, rtol=0
+    )
+
+
+@pytest.mark.parametrize("number", [2, 3, 7])
+@pytest.mark.parametrize(("gauss_sxy", "classes"), [(1, 4), (1, 21), (0.4, 4)])
+def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
+    from dhr_refine import _crf_numba
+
+    image, probs = photo("coffee", 71, 150), scores(classes, 71, 150)
+    options = {"gauss_sxy": gauss_sxy, "backend": "numba"}
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        expected = dense_crf(image, probs, **options)
+        torch.set_num_threads(number)
+        monkeypatch.setattr(_crf_numba, "_PIXELS_PER_THREAD", 100)
+        results = [dense_crf(image, probs, **options) for _ in range(3)]
+    finally:
+        torch.set_num_threads(before)
+    torch.testing.assert_close(results[0], expected, atol=2e-5, rtol=0)
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])
+
+
+def test_a_thread_that_cannot_start_stops_the_others(monkeypatch):
+    from concurrent.futures import ThreadPoolExecutor
+
+    from dhr_refine import _crf_numba
+
+    class Broken(ThreadPoolExecutor):
+        def submit(self, *args, **kwargs):
+            if self._work_queue.qsize() or self._threads:
+                raise RuntimeError("can't start new thread")
+            return super().submit(*args, **kwargs)
+
+    image, probs = photo("coffee", 71, 150), scores(4, 71, 150)
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        monkeypatch.setattr(_crf_numba, "_PIXELS_PER_THREAD", 100)
+        monkeypatch.setattr(_crf_numba, "ThreadPoolExecutor", Broken)
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            dense_crf(image, probs, backend="numba")
+    finally:
+        torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("classes", [2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 34])

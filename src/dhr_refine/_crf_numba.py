@@ -1,72 +1,91 @@
 """The dense CRF on a CPU, compiled by numba: no compiler to install, no GIL held.
 
 A batch runs one image on a thread; a single image splits its pixels, each thread splatting into values of
-its own. The number of threads is ``torch.get_num_threads()``.
+its own. The number of threads is ``torch.get_num_threads()``. Inside a lattice, pixels are numbered
+tile by tile (_crf_build.py).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from . import _crf_kernels as kernels
+from . import _barrier, _crf_build, _crf_filter
+from ._crf_build import Lattice
 from ._permutohedral import Geometry
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
+# A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
+_PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
 
 
 @dataclass(frozen=True)
 class NumbaKernel:
-    """One kernel's lattice for one image of N pixels."""
+    """One kernel's lattice for one image of N pixels, its weights times the normalisation."""
 
-    offsets: np.ndarray  # (N * (d + 1),) uint16 or int32: vertices of each pixel
-    weights: np.ndarray  # (N * (d + 1),) float32: barycentric weights times the normalisation
-    chains: np.ndarray  # int32: neighbouring vertices along each axis
-    starts: np.ndarray  # (d + 2,): where each axis starts in ``chains``
-    vertices: int
+    lattice: Lattice
+    size: tuple[int, int]  # height and width of the image
     gain: float
 
     @property
-    def corners(self) -> tuple[int, ...]:
-        """A tag of d + 1 zeros."""
-        return (0,) * (len(self.starts) - 1)
+    def vertices(self) -> int:
+        """Number of vertices, of cells where the lattice is a plane."""
+        return int(self.lattice.frontiers[-1])
 
     @cached_property
     def sums(self) -> np.ndarray:
         """The kernel applied to ones, without the gain, (N,): asked for by some numbers of classes only."""
-        sums = np.empty(len(self.weights) // len(self.corners), np.float32)
-        kernels.filter_ones(
-            self.corners, self.offsets, self.weights, self.chains, self.starts, self.vertices, sums
-        )
-        return sums
+        return _filter_ones(self.lattice, self.size)
 
     @property
     def nbytes(self) -> int:
         """Memory of the arrays in bytes."""
-        return sum(value.nbytes for value in vars(self).values() if isinstance(value, np.ndarray))
+        return sum(value.nbytes for value in self.lattice if isinstance(value, np.ndarray))
 
 
 def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> NumbaKernel:
     """Build the lattice of positions."""
-    return _build(geometry, np.zeros((0, height, width), np.uint8))
+    columns, rows = geometry.tables
+    # The row of a vertex less twice that of its pixel, and its column less 2/3 of that of its pixel, lie
+    # within 3 and 2 of 0; one more cell on every side is no vertex.
+    number = math.ceil(2 * float(rows[-1])) + 10
+    length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
+    if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS:
+        return _build(geometry, np.zeros((0, height, width), np.uint8), 1)
+    bits = (2 * length).bit_length()
+    strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
+    plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
+    offsets, weights = np.empty(3 * height * width, np.int32), np.empty(3 * height * width, np.float32)
+    holes, hole_starts = _crf_build.embed_plane(
+        (0,) * 3, height, width, columns, rows, plane.strides, plane.origin,
+        plane.phantom_keys(height * width), bits, number * length, length, offsets, weights,
+    )  # fmt: skip
+    none = np.zeros(0, np.int32), np.zeros(4, np.int64)
+    return _finish(
+        (height, width), geometry.gain, number * length, offsets, weights, *none, holes, hole_starts
+    )
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
     """Build the lattices of positions and colours, one per image."""
     arrays = [image.contiguous().numpy() for image in images]
-    return _on_threads(lambda array: _build(geometry, array), arrays, torch.get_num_threads())
+    threads = torch.get_num_threads()
+    inner = 1 if len(arrays) >= threads else threads
+    return _on_threads(lambda array: _build(geometry, array, inner), arrays, threads if inner == 1 else 1)
 
 
-def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
-    pixels, corners = image.shape[1] * image.shape[2], (0,) * (geometry.dimension + 1)
+def _build(geometry: Geometry, image: np.ndarray, threads: int) -> NumbaKernel:
+    height, width = image.shape[1:]
+    pixels, corners = height * width, (0,) * (geometry.dimension + 1)
     id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
     if id_bits + geometry.key_bits > 63:
         raise ValueError(
@@ -77,30 +96,60 @@ def _build(geometry: Geometry, image: np.ndarray) -> NumbaKernel:
     weights = np.empty(pixels * len(corners), np.float32)
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
-    start_bits = max(6, (pixels // 4).bit_length())
-    keys, cosets, table, bits = kernels.embed(
-        corners,
-        image,
-        columns,
-        rows,
-        colours,
-        geometry.strides,
-        geometry.origin,
-        geometry.phantom_keys(pixels),
-        start_bits,
-        id_bits,
-        offsets,
-        weights,
-    )
-    vertices = len(keys)
-    chains, starts = kernels.link(corners, keys, cosets, table, bits, id_bits, geometry.strides)
+    start_bits = max(9, (pixels // 4).bit_length())
+    vertices, table, bits = _crf_build.embed(
+        corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
+        geometry.phantom_keys(pixels), start_bits, id_bits, offsets, weights,
+    )  # fmt: skip
+    links = _link(corners, vertices, table, bits, id_bits, geometry.strides, threads)
     del table
-    if vertices <= 2**16:  # half the memory to read in every iteration
-        offsets = offsets.astype(np.uint16)
-    sums = np.empty(pixels, np.float32)
-    kernels.filter_ones(corners, offsets, weights, chains, starts, vertices, sums)
-    kernels.normalise_weights(corners, weights, sums, np.float32(geometry.gain))
-    return NumbaKernel(offsets, weights, chains, starts, vertices, geometry.gain)
+    none = np.zeros(0, np.int32), np.zeros(1, np.int64)
+    return _finish((height, width), geometry.gain, vertices, offsets, weights, *links, *none)
+
+
+def _link(
+    corners: tuple[int, ...],
+    vertices: int,
+    table: np.ndarray,
+    bits: int,
+    id_bits: int,
+    strides: np.ndarray,
+    threads: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chain up neighbours; return the chains of all axes and the start of each."""
+    following = np.empty(vertices * len(corners), np.int32)
+
+    def follow(coset: int) -> None:
+        _crf_build.follow(corners, coset, table, bits, id_bits, strides, following)
+
+    def chain(axis: int) -> np.ndarray:
+        return _crf_build.chain(corners, axis, following)
+
+    _on_threads(follow, range(len(corners)), threads)
+    runs = _on_threads(chain, range(len(corners)), threads)
+    # The blur looks one entry ahead.
+    return np.concatenate([*runs, np.zeros(1, np.int32)]), np.cumsum([0, *map(len, runs)])
+
+
+def _finish(
+    size: tuple[int, int], gain: float, vertices: int, offsets: np.ndarray, weights: np.ndarray, *links: Any
+) -> NumbaKernel:
+    """Shorten the offsets, fold the symmetric normalisation into the weights of both splat and slice."""
+    corners = (0,) * (len(weights) // (size[0] * size[1]))
+    bases, frontiers, longest = _crf_build.survey(corners, offsets, *size, vertices)
+    if longest < 2**16:
+        offsets = _crf_build.rebase(corners, offsets, bases, *size)
+    else:
+        bases.fill(0)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links)
+    _crf_filter.normalise_weights(corners, weights, _filter_ones(lattice, size), np.float32(gain))
+    return NumbaKernel(lattice, size, gain)
+
+
+def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
+    sums = np.empty(size[0] * size[1], np.float32)
+    _crf_filter.filter_ones(lattice, *size, sums)
+    return sums
 
 
 def mean_field(
@@ -117,18 +166,19 @@ def mean_field(
     result = torch.empty(logs.shape, dtype=torch.float32)
     energy, out = logs.reshape(batch, classes, -1).numpy(), result.view(batch, classes, -1).numpy()
     threads = torch.get_num_threads()
+    inner = 1 if batch >= threads else max(1, min(threads, out.shape[-1] // _PIXELS_PER_THREAD))
 
-    def solve(index: int, inner: int) -> None:
-        _MeanField(
-            (bilateral[index], gaussian), (compat, gauss_compat), energy[index], out[index], inner
-        ).run(iterations)
+    def solve(index: int) -> None:
+        _solve(
+            (bilateral[index], gaussian),
+            (compat, gauss_compat),
+            energy[index],
+            out[index],
+            iterations=iterations,
+            threads=inner,
+        )
 
-    if batch >= threads:
-        _on_threads(lambda index: solve(index, 1), range(batch), threads)
-    else:
-        inner = max(1, min(threads, out.shape[-1] // _PIXELS_PER_THREAD))
-        for index in range(batch):
-            solve(index, inner)
+    _on_threads(solve, range(batch), threads if inner == 1 else 1)
     return result
 
 
@@ -156,106 +206,63 @@ def _layout(channels: int) -> tuple[int, int]:
     return lanes, -(-channels // lanes)
 
 
-class _MeanField:
-    """The mean field of one image: its working memory and the order of its steps."""
-
-    def __init__(
-        self,
-        lattices: tuple[NumbaKernel, NumbaKernel],
-        compats: tuple[float, float],
-        logs: np.ndarray,
-        result: np.ndarray,
-        threads: int,
-    ) -> None:
-        classes, pixels = logs.shape
-        # The last class stays hidden where the others just fill the vectors.
-        hidden = int(_layout(classes - 1) < _layout(classes))
-        lanes, chunks = _layout(classes - hidden)
-        self.tag, self.blocks, self.hidden = (0,) * lanes, (0,) * chunks, (0,) * hidden
-        self.chunks, row = chunks, lanes * chunks
-        self.lattices, self.result, self.threads = lattices, result, threads
-        self.gains = [
-            np.float32(lattice.gain * compat) for lattice, compat in zip(lattices, compats, strict=True)
-        ]
-        self.totals = _aligned(pixels * hidden)
-        if hidden:
-            for gain, lattice in zip(self.gains, lattices, strict=True):
-                self.totals += gain * lattice.sums
-        self.unary = _aligned(pixels * row)
-        self.spans = [(pixels * t // threads, pixels * (t + 1) // threads) for t in range(threads)]
-        self.sizes = [lattice.vertices * row for lattice in lattices]
+def _solve(
+    kernels: tuple[NumbaKernel, NumbaKernel],
+    compats: tuple[float, float],
+    logs: np.ndarray,
+    result: np.ndarray,
+    *,
+    iterations: int,
+    threads: int,
+) -> None:
+    """Fill the result of one image, both (K, N), on a number of threads."""
+    classes, pixels = logs.shape
+    # The last class stays hidden where the others just fill the vectors.
+    hidden = int(_layout(classes - 1) < _layout(classes))
+    lanes, chunks = _layout(classes - hidden)
+    gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
+    totals = _aligned(pixels * hidden)
+    if hidden:
+        for gain, kernel in zip(gains, kernels, strict=True):
+            totals += gain * kernel.sums
+    tiles = len(kernels[0].lattice.bases)
+    spans = np.array([tiles * thread // threads for thread in range(threads + 1)])
+    arguments: list[Any] = []
+    for kernel, gain in zip(kernels, gains, strict=True):
         # Each thread's values start on a cache line.
-        strides = [-(-size // 16) * 16 for size in self.sizes]
-        self.values, self.sums = (
-            [_aligned(threads * stride).reshape(threads, stride) for stride in strides] for _ in range(2)
-        )
-        kernels.pack_unary(logs, self.unary, self.hidden, 0, pixels)
-        self.cuts = [_cut_chains(lattice, threads) for lattice in lattices] if threads > 1 else []
+        stride = -(-kernel.vertices * lanes * chunks // 16) * 16
+        values, cuts = _aligned(2 * threads * stride), _cut_chains(kernel.lattice, threads)
+        arguments += [kernel.lattice, cuts, values, stride, gain]
+    arguments += [
+        logs,
+        _aligned(pixels * lanes * chunks),
+        totals,
+        result,
+        kernels[0].size[1],
+        iterations,
+        spans,
+    ]
+    arrivals = _barrier.make()
 
-    def run(self, iterations: int) -> None:
-        """Fill ``result``."""
-        if self.threads == 1:
-            self._iterate(iterations, lambda step: step(0))
-            return
-        with ThreadPoolExecutor(self.threads - 1) as pool:
+    def run(thread: int) -> None:
+        _crf_filter.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
 
-            def on_all(step: Callable[[int], None]) -> None:
-                others = [pool.submit(step, thread) for thread in range(1, self.threads)]
-                step(0)
-                for other in others:
-                    other.result()
-
-            self._iterate(iterations, on_all)
-
-    def _iterate(self, iterations: int, on_all: Callable[[Callable[[int], None]], None]) -> None:
-        for iteration in range(iterations):
-            on_all(partial(self._pass, iteration > 0, True))
-            self.values, self.sums = self.sums, self.values
-            self._blur(on_all)
-        on_all(partial(self._pass, iterations > 0, False))
-
-    def _pass(self, slicing: bool, splatting: bool, thread: int) -> None:
-        (bilateral, gaussian), start_stop = self.lattices, self.spans[thread]
-        values5, values2 = (values[0, :size] for values, size in zip(self.values, self.sizes, strict=True))
-        sums5, sums2 = (sums[thread, :size] for sums, size in zip(self.sums, self.sizes, strict=True))
-        if splatting:
-            sums5.fill(0)
-            sums2.fill(0)
-        kernels.mean_field_pass(
-            bilateral.offsets, bilateral.weights, values5, sums5, self.gains[0],
-            gaussian.offsets, gaussian.weights, values2, sums2, self.gains[1],
-            self.unary, self.totals, self.result, *start_stop, slicing, splatting,
-            self.hidden, self.blocks, self.tag,
-        )  # fmt: skip
-
-    def _blur(self, on_all: Callable[[Callable[[int], None]], None]) -> None:
-        values = [values[0, :size] for values, size in zip(self.values, self.sizes, strict=True)]
-        if self.threads == 1:
-            for lattice, value in zip(self.lattices, values, strict=True):
-                kernels.blur_axes(value, self.chunks, lattice.chains, lattice.starts, self.tag)
-            return
-
-        def add_up(thread: int) -> None:
-            for parts in self.values:
-                lines = parts.shape[1] // 16
-                first, stop = (lines * t // self.threads * 16 for t in (thread, thread + 1))
-                kernels.add_up(parts.reshape(-1), parts.shape[1], first, stop)
-
-        def blur(axis: int, thread: int) -> None:
-            for lattice, value, cuts in zip(self.lattices, values, self.cuts, strict=True):
-                if axis < len(cuts):
-                    first, stop = cuts[axis][thread : thread + 2]
-                    for chunk in range(self.chunks):
-                        start = chunk * (value.size // self.chunks)
-                        kernels.blur(value, start, lattice.chains, first, stop, self.tag)
-
-        on_all(add_up)
-        for axis in range(max(map(len, self.cuts))):
-            on_all(partial(blur, axis))
+    if threads == 1:
+        run(0)
+        return
+    with ThreadPoolExecutor(threads - 1) as pool:
+        try:
+            others = [pool.submit(run, thread) for thread in range(1, threads)]
+            run(0)
+        except BaseException:
+            _barrier.release(arrivals)  # for threads that wait for one that could not start
+            raise
+        for other in others:
+            other.result()
 
 
-def _cut_chains(lattice: NumbaKernel, threads: int) -> list[list[int]]:
-    """Share out each axis between threads, cutting only between chains."""
+def _cut_chains(lattice: Lattice, threads: int) -> np.ndarray:
+    """Share out each axis between threads, cutting only between chains: (d + 1, threads + 1)."""
     cuts = []
     for start, stop in zip(lattice.starts[:-1].tolist(), lattice.starts[1:].tolist(), strict=True):
         axis = [start]
@@ -265,4 +272,4 @@ def _cut_chains(lattice: NumbaKernel, threads: int) -> list[list[int]]:
                 at += 1
             axis.append(at)
         cuts.append([*axis, stop])
-    return cuts
+    return np.array(cuts)

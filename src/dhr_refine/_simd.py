@@ -154,6 +154,36 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
 
 @intrinsic
+def load_every(_typing: Any, array: Any, index: Any, step: Any, tag: Any) -> Any:
+    """Read lanes from a flat array, one in ``step`` elements."""
+    vector = VectorType(len(tag))
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        value = ir.Constant(vector.llvm, ir.Undefined)
+        place = _data(context, builder, array, args[0], args[1])
+        for i in range(vector.lanes):
+            value = builder.insert_element(value, builder.load(place), _I32(i))
+            place = builder.gep(place, [args[2]])
+        return value
+
+    return vector(array, types.intp, types.intp, tag), generate
+
+
+@intrinsic
+def store_every(_typing: Any, array: Any, index: Any, step: Any, vector: Any) -> Any:
+    """Write lanes to a flat array, one in ``step`` elements."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        place = _data(context, builder, array, args[0], args[1])
+        for i in range(vector.lanes):
+            builder.store(builder.extract_element(args[3], _I32(i)), place)
+            place = builder.gep(place, [args[2]])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp, types.intp, vector), generate
+
+
+@intrinsic
 def fill(_typing: Any, scalar: Any, tag: Any) -> Any:
     """Repeat a number in every lane."""
     vector = VectorType(len(tag))

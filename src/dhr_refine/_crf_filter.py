@@ -1,0 +1,432 @@
+"""Compiled loops of the numba dense CRF: filtering through a lattice, mean field inference.
+
+All release the GIL; none uses fast-math. Where several threads work on one image, all run
+:func:`mean_field` at the same time.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from . import _simd as simd
+from ._barrier import wait
+from ._crf_build import TILE, TILE_COLUMNS, tile_box
+from ._simd import compiled
+
+_ACROSS = (0,) * TILE_COLUMNS
+# Rows of a plane that a row depends on, on either side.
+_REACH = 4
+
+# --- blur ---------------------------------------------------------------------------------------------
+
+
+@compiled
+def _blur_chains(values, base, chains, start, stop, tag):
+    """Blur along one axis in place: every linked vertex adds half of both its neighbours."""
+    if start == stop:
+        return
+    lanes = len(tag)
+    half = np.float32(0.5)
+    before = simd.fill(np.float32(0), tag)
+    vertex = np.int64(simd.peek(chains, start))
+    current = simd.load(values, base + vertex * lanes, tag)
+    for position in range(start, stop):
+        entry = np.int64(simd.peek(chains, position))
+        end = entry >> 63  # -1 at the end of a chain, else 0
+        vertex = entry ^ end
+        entry = np.int64(simd.peek(chains, position + 1))
+        after = simd.load(values, base + (entry ^ (entry >> 63)) * lanes, tag)
+        keep = np.float32(1 + end)
+        near = simd.axpy(keep, after, before)
+        simd.store(values, base + vertex * lanes, simd.axpy(half, near, current))
+        before = simd.mul(simd.fill(keep, tag), current)
+        current = after
+
+
+@compiled
+def _blur_row(out, to, middle, at, before, at_before, after, at_after, length):
+    """Add half of two rows to a third one."""
+    wide = (0,) * 16
+    half = np.float32(0.5)
+    for i in range(0, length, 16):
+        near = simd.add(simd.load(before, at_before + i, wide), simd.load(after, at_after + i, wide))
+        simd.store(out, to + i, simd.axpy(half, near, simd.load(middle, at + i, wide)))
+
+
+@compiled
+def _clear_row(values, at, length):
+    zero = simd.fill(np.float32(0), (0,) * 16)
+    for i in range(at, at + length, 16):
+        simd.store(values, i, zero)
+
+
+@compiled
+def _clear_holes(values, at, row, lattice, length, tag):
+    """Clear the cells of a row that are no vertices: no value passes through them."""
+    lanes = len(tag)
+    zero = simd.fill(np.float32(0), tag)
+    for i in range(lattice.hole_starts[row], lattice.hole_starts[row + 1]):
+        cell = np.int64(simd.peek(lattice.holes, i))
+        simd.store(values, at + cell * lanes - row * length, zero)
+
+
+@compiled
+def _plane_row(values, base, around, row, first, stop, length):
+    """Array and place of a row as it was before the blur; those beyond first and stop lie in ``around``."""
+    if row < first:
+        return around, (row - first + _REACH) * length
+    if row >= stop:
+        return around, (row - stop + _REACH) * length
+    return values, base + row * length
+
+
+@compiled
+def _copy_around(values, base, around, first, stop, rows, length):
+    """Keep the rows next to a band, which other threads are about to blur."""
+    for i in range(2 * _REACH):
+        row = first - _REACH + i if i < _REACH else stop - _REACH + i
+        if 0 <= row < rows:
+            for j in range(length):
+                simd.poke(around, i * length + j, simd.peek(values, base + row * length + j))
+
+
+@compiled
+def _blur_plane(lattice, values, base, around, first, stop, tag):
+    """Blur the rows of a band along all three axes in place, in one sweep.
+
+    With row and column of a vertex counted so that both are odd or both are even, its neighbours are
+    (row -+ 1, column -+ 1), (row -+ 1, column +- 1) and (row +- 2, column). Only every second column of
+    a row exists and is kept.
+    """
+    lanes = len(tag)
+    rows = lattice.hole_starts.size - 1
+    length = lattice.frontiers[-1] // rows * lanes
+    slot = length + 32
+    once, twice = np.zeros(4 * slot, np.float32), np.zeros(8 * slot, np.float32)
+    for ahead in range(first - 3, stop + 3):
+        # Along the first axis.
+        row = ahead
+        to = (row & 3) * slot + 16
+        if 0 < row < rows - 1:
+            middle, at = _plane_row(values, base, around, row, first, stop, length)
+            before, at_before = _plane_row(values, base, around, row - 1, first, stop, length)
+            after, at_after = _plane_row(values, base, around, row + 1, first, stop, length)
+            odd = (row & 1) * lanes
+            _blur_row(once, to, middle, at, before, at_before + odd - lanes, after, at_after + odd, length)
+            _clear_holes(once, to, row, lattice, length, tag)
+        else:
+            _clear_row(once, to, length)
+        # The second axis, one row behind.
+        row = ahead - 1
+        to = (row & 7) * slot + 16
+        if row >= first - 2:
+            if 0 < row < rows - 1:
+                at_before, at, at_after = (
+                    ((row - 1) & 3) * slot + 16, (row & 3) * slot + 16, ((row + 1) & 3) * slot + 16
+                )  # fmt: skip
+                odd = (row & 1) * lanes
+                _blur_row(twice, to, once, at, once, at_before + odd, once, at_after + odd - lanes, length)
+                _clear_holes(twice, to, row, lattice, length, tag)
+            else:
+                _clear_row(twice, to, length)
+        # The third axis, two rows behind that.
+        row = ahead - 3
+        if row >= first:
+            at_before, at, at_after = (
+                ((row - 2) & 7) * slot + 16, (row & 7) * slot + 16, ((row + 2) & 7) * slot + 16
+            )  # fmt: skip
+            _blur_row(values, base + row * length, twice, at, twice, at_before, twice, at_after, length)
+
+
+# --- normalisation ------------------------------------------------------------------------------------
+
+
+@compiled
+def filter_ones(lattice, height, width, result):
+    """Filter an image of ones, without the gain; pixels in the order of the lattice."""
+    d1 = len(lattice.corners)
+    tag = (0,)
+    one, zero = simd.fill(np.float32(1), tag), simd.fill(np.float32(0), tag)
+    values = np.zeros(lattice.frontiers[-1] + 16, np.float32)
+    corners, offsets, weights, bases, _ = lattice[:5]
+    for tile in range(bases.size):
+        y0, tall, x0, wide = tile_box(tile, height, width)
+        start = y0 * width + x0 * tall
+        for at in range(start * d1, (start + tall * wide) * d1, d1):
+            simd.scatter(offsets, weights, at, corners, values, bases[tile], one)
+    if lattice.hole_starts.size > 1:
+        around = np.zeros(0, np.float32)
+        _blur_plane(lattice, values, 0, around, 0, lattice.hole_starts.size - 1, tag)
+    else:
+        for axis in range(d1):
+            _blur_chains(values, 0, lattice.chains, lattice.starts[axis], lattice.starts[axis + 1], tag)
+    for tile in range(bases.size):
+        y0, tall, x0, wide = tile_box(tile, height, width)
+        start = y0 * width + x0 * tall
+        for position in range(start, start + tall * wide):
+            sum_ = simd.gather(
+                offsets, weights, position * d1, corners, values,
+                bases[tile], zero,
+            )  # fmt: skip
+            simd.store(result, position, sum_)
+
+
+@compiled
+def normalise_weights(corners, weights, sums, gain):
+    """Fold the symmetric normalisation into the barycentric weights of both splat and slice."""
+    for pixel in range(sums.size):
+        scale = np.float32(1) / np.sqrt(sums[pixel] * gain + np.float32(1e-20))
+        for at in range(pixel * len(corners), (pixel + 1) * len(corners)):
+            simd.poke(weights, at, scale * simd.peek(weights, at))
+
+
+# --- mean field ---------------------------------------------------------------------------------------
+
+
+@compiled
+def _pack_unary(logs, width, unary, hidden, first, stop):
+    """Turn class-major log-probabilities (K, N) into those of one pixel after the other, in lattice order.
+
+    With a hidden class, the last one, they become differences to it.
+    """
+    classes, pixels = logs.shape
+    flat = logs.reshape(logs.size)
+    row = unary.size // pixels
+    kept = classes - len(hidden)
+    for tile in range(first, stop):
+        y0, tall, x0, wide = tile_box(tile, pixels // width, width)
+        start = y0 * width + x0 * tall
+        for c in range(row):
+            for y in range(tall):
+                pixel, at = (y0 + y) * width + x0, (start + y) * row + c
+                if c >= kept:
+                    for x in range(wide):
+                        simd.poke(unary, at + x * tall * row, np.float32(-1e30))
+                elif wide == TILE_COLUMNS:
+                    values = simd.load(flat, c * pixels + pixel, _ACROSS)
+                    if len(hidden):
+                        values = simd.sub(values, simd.load(flat, kept * pixels + pixel, _ACROSS))
+                    simd.store_every(unary, at, tall * row, values)
+                else:
+                    for x in range(pixel, pixel + wide):
+                        shift = logs[kept, x] if len(hidden) else np.float32(0)
+                        simd.poke(unary, at + (x - pixel) * tall * row, logs[c, x] - shift)
+
+
+@compiled
+def _normalise(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag):
+    """Turn the messages of a tile into probabilities, in place; those of a hidden class go to ``last``."""
+    chunks = len(blocks)
+    row, step = chunks * len(tag), 16 * chunks
+    wide = (0,) * 16
+    zero, one = simd.fill(np.float32(0), wide), simd.fill(np.float32(1), wide)
+    for start in range(0, pixels * row, step):
+        rest = zero
+        if slicing and len(hidden):
+            # The hidden class's message is what the others leave of the sum.
+            for at in range(start, start + step, 16):
+                rest = simd.add(rest, simd.load(buffer, at, wide))
+            whole = simd.spread(totals, tile + start // row, tag)
+            rest = simd.sub(whole, simd.group_total(rest, tag))
+        peak = rest if len(hidden) else simd.fill(np.float32(-1e38), wide)
+        for at in range(start, start + step, 16):
+            logit = simd.load(unary, tile * row + at, wide)
+            if slicing:
+                logit = simd.add(logit, simd.load(buffer, at, wide))
+            simd.store(buffer, at, logit)
+            peak = simd.maximum(peak, logit)
+        peak = simd.group_largest(peak, tag)
+        sum_ = zero
+        for at in range(start, start + step, 16):
+            part = simd.exp(simd.sub(simd.load(buffer, at, wide), peak))
+            simd.store(buffer, at, part)
+            sum_ = simd.add(sum_, part)
+        sum_ = simd.group_total(sum_, tag)
+        if len(hidden):
+            rest = simd.exp(simd.sub(rest, peak))
+            sum_ = simd.add(sum_, rest)
+        inverse = simd.div(one, sum_)
+        for at in range(start, start + step, 16):
+            simd.store(buffer, at, simd.mul(inverse, simd.load(buffer, at, wide)))
+        if len(hidden):
+            simd.store(last, start // chunks, simd.mul(inverse, rest))
+
+
+@compiled
+def _clear(values, size, start, stop, blocks):
+    """Clear a range in every block of channels, a little more where there is but one; return its end."""
+    wide = (0,) * 16
+    zero = simd.fill(np.float32(0), wide)
+    stop = start + -(-(stop - start) // 16) * 16
+    for chunk in range(len(blocks)):
+        for at in range(start, stop, 16):
+            simd.store(values, chunk * size + at, zero)
+    return stop
+
+
+@compiled
+def _add_up(values, target, source, start, stop):
+    """Add a range of values to another one, ``target`` and ``source`` being where the two begin."""
+    wide = (0,) * 16
+    whole = start + (stop - start) // 16 * 16
+    for at in range(start, whole, 16):
+        sum_ = simd.add(simd.load(values, target + at, wide), simd.load(values, source + at, wide))
+        simd.store(values, target + at, sum_)
+    for at in range(whole, stop):
+        simd.poke(values, target + at, simd.peek(values, target + at) + simd.peek(values, source + at))
+
+
+@compiled
+def _write_out(buffer, result, width, tile, c, at, row):
+    """Write the probabilities of a class in a tile, the first at ``at``, to the class-major result (K, N)."""
+    pixels = result.shape[1]
+    flat = result.reshape(result.size)
+    y0, tall, x0, wide = tile_box(tile, pixels // width, width)
+    for y in range(tall):
+        target = c * pixels + (y0 + y) * width + x0
+        if wide == TILE_COLUMNS:
+            simd.store(flat, target, simd.load_every(buffer, at + y * row, tall * row, _ACROSS))
+        else:
+            for x in range(wide):
+                simd.poke(flat, target + x, simd.peek(buffer, at + (x * tall + y) * row))
+
+
+@compiled
+def _pass(
+    lattice5, values5, next5, gain5, lattice2, values2, next2, gain2,
+    unary, totals, result, width, first, stop, slicing, splatting, hidden, blocks, tag,
+):  # fmt: skip
+    """One pass over the pixels of some tiles: slice both lattices, softmax, then splat or write out.
+
+    With a hidden class, only the others are filtered: the probabilities of a pixel sum to one, and so
+    their messages to ``totals``.
+    """
+    lanes, chunks = len(tag), len(blocks)
+    row = lanes * chunks
+    zero = simd.fill(np.float32(0), tag)
+    buffer = np.zeros(TILE * row + 16, np.float32)
+    last = np.zeros(TILE * lanes + 16, np.float32)
+    height = result.shape[1] // width
+    flat = result.reshape(result.size)
+    size5, size2 = lattice5.frontiers[-1] * lanes, lattice2.frontiers[-1] * lanes
+    # Taken out of the tuples here: numba counts references to arrays where it reads them.
+    corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
+    corners2, offsets2, weights2, bases2, frontiers2 = lattice2[:5]
+    cleared5, cleared2 = np.int64(0), np.int64(0)
+    for tile in range(first, stop):
+        y0, tall, x0, wide = tile_box(tile, height, width)
+        start, pixels = y0 * width + x0 * tall, tall * wide
+        base5, base2 = bases5[tile] * lanes, bases2[tile] * lanes
+        if not splatting:
+            # Rows of the result lie too far apart for the machine to foresee where writing goes on.
+            for c in range(result.shape[0]):
+                for y in range(y0, y0 + tall):
+                    simd.prefetch(flat, (c * height + y) * width + x0)
+        if slicing:
+            for i in range(pixels):
+                at5, at2 = (start + i) * 6, (start + i) * 3
+                for chunk in range(chunks):
+                    message = simd.gather(
+                        offsets5, weights5, at5, corners5,
+                        values5, base5 + chunk * size5, zero,
+                    )  # fmt: skip
+                    message = simd.gather(
+                        offsets2, weights2, at2, corners2,
+                        values2, base2 + chunk * size2, message,
+                    )  # fmt: skip
+                    simd.store(buffer, i * row + chunk * lanes, message)
+        _normalise(unary, totals, start, buffer, last, pixels, slicing, hidden, blocks, tag)
+        if splatting:
+            # Vertices are cleared when the first pixels touch them: they stay in the first cache until then.
+            fresh5, fresh2 = frontiers5[tile + 1] * lanes, frontiers2[tile + 1] * lanes
+            cleared5 = _clear(next5, size5, cleared5, fresh5, blocks)
+            cleared2 = _clear(next2, size2, cleared2, fresh2, blocks)
+            for i in range(pixels):
+                at5, at2 = (start + i) * 6, (start + i) * 3
+                for chunk in range(chunks):
+                    value = simd.load(buffer, i * row + chunk * lanes, tag)
+                    simd.scatter(
+                        offsets5, weights5, at5, corners5,
+                        next5, base5 + chunk * size5, simd.mul(simd.fill(gain5, tag), value),
+                    )  # fmt: skip
+                    simd.scatter(
+                        offsets2, weights2, at2, corners2,
+                        next2, base2 + chunk * size2, simd.mul(simd.fill(gain2, tag), value),
+                    )  # fmt: skip
+        else:
+            kept = result.shape[0] - len(hidden)
+            for c in range(kept):
+                _write_out(buffer, result, width, tile, c, c, row)
+            if len(hidden):
+                _write_out(last, result, width, tile, kept, 0, lanes)
+
+
+@compiled
+def _join_threads(lattice, values, begin, stride, spans, thread, blocks, tag):
+    """Add one thread's share of all threads' values to those of the last thread, which has touched all."""
+    threads, lanes = len(spans) - 1, len(tag)
+    vertices = lattice.frontiers[-1]
+    start, stop = vertices * thread // threads, vertices * (thread + 1) // threads
+    target = begin + (threads - 1) * stride
+    for other in range(threads - 1):
+        touched = max(start, min(stop, lattice.frontiers[spans[other + 1]]))
+        for chunk in range(len(blocks)):
+            base = chunk * vertices * lanes
+            source = begin + other * stride
+            _add_up(values, target, source, base + start * lanes, base + touched * lanes)
+
+
+@compiled
+def mean_field(
+    lattice5, cuts5, values5, stride5, gain5, lattice2, cuts2, values2, stride2, gain2,
+    logs, unary, totals, result, width, iterations, spans, thread, arrivals, hidden, blocks, tag,
+):  # fmt: skip
+    """One thread's part of the mean field of an image; all threads run this at the same time.
+
+    Each splats its pixels into values of its own, which are then added up. ``values5`` and ``values2`` hold
+    two sets of every thread's values, ``stride`` apart: one is read while the other is written.
+    """
+    lanes, threads = len(tag), len(spans) - 1
+    size5, size2 = lattice5.frontiers[-1] * lanes, lattice2.frontiers[-1] * lanes
+    rows = lattice2.hole_starts.size - 1  # 0 where the lattice of positions is no plane
+    length = size2 // max(rows, 1)
+    first_row, stop_row = rows * thread // threads, rows * (thread + 1) // threads
+    around = np.zeros(2 * _REACH * length if threads > 1 else 0, np.float32)
+    first, stop = spans[thread], spans[thread + 1]
+    _pack_unary(logs, width, unary, hidden, first, stop)
+    meeting = 0
+    for iteration in range(iterations + 1):
+        slicing, splatting = iteration > 0, iteration < iterations
+        # The last thread's values are those of all.
+        read = iteration % 2 * threads + threads - 1
+        written = (iteration + 1) % 2 * threads
+        _pass(
+            lattice5, values5[read * stride5 :], values5[(written + thread) * stride5 :], gain5,
+            lattice2, values2[read * stride2 :], values2[(written + thread) * stride2 :], gain2,
+            unary, totals, result, width, first, stop, slicing, splatting, hidden, blocks, tag,
+        )  # fmt: skip
+        if not splatting:
+            return
+        if threads > 1:
+            wait(arrivals, threads, meeting + 1)
+            _join_threads(lattice5, values5, written * stride5, stride5, spans, thread, blocks, tag)
+            _join_threads(lattice2, values2, written * stride2, stride2, spans, thread, blocks, tag)
+            wait(arrivals, threads, meeting + 2)
+            meeting += 2
+        base5, base2 = (written + threads - 1) * stride5, (written + threads - 1) * stride2
+        for _ in blocks:
+            if rows and threads > 1:
+                _copy_around(values2, base2, around, first_row, stop_row, rows, length)
+                meeting += 1
+                wait(arrivals, threads, meeting)
+            if rows:
+                _blur_plane(lattice2, values2, base2, around, first_row, stop_row, tag)
+            for axis in range(6):
+                begin, end = cuts5[axis, thread], cuts5[axis, thread + 1]
+                _blur_chains(values5, base5, lattice5.chains, begin, end, tag)
+                if not rows and axis < 3:
+                    begin, end = cuts2[axis, thread], cuts2[axis, thread + 1]
+                    _blur_chains(values2, base2, lattice2.chains, begin, end, tag)
+                meeting += 1
+                wait(arrivals, threads, meeting)
+            base5, base2 = base5 + size5, base2 + size2
