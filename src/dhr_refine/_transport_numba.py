@@ -1,11 +1,13 @@
 """Compiled lean Newton solver of the transport problems, for float32 on the CPU.
 
-The torch loop of transport.py spends most of its time on launching small operations and on memory; here an
-image is solved in one call that reads its scores once per pass. Same algorithm, same results to rounding.
+The torch loop of transport.py spends most of its time on launching small operations and on memory; here a
+batch is solved in one call, and exponentials are taken once per score. Same algorithm, same results to
+rounding, for problems whose kernel exp(score / reg) float32 can hold.
 """
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,12 +18,14 @@ from . import _simd as simd
 from ._simd import compiled
 
 _LANES = (0,) * 16
-_TILE = 1024  # pixels summed in float32 before they join the float64 sums
+_TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
+_PAGES = 1 << 22  # bytes from which NumPy asks for huge pages, which are ten times cheaper to touch first
 
 
 def solve_images(
     scores: Tensor,
     sharpness: float,
+    middle: float,
     pixels: Tensor | None,
     classes: Tensor,
     sample: Tensor | None,
@@ -33,28 +37,36 @@ def solve_images(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Potentials (B, K), shares (B, K, N), residual (B,) and passes (B,) of a batch, one image a thread.
 
-    ``sample`` holds the pixel indices of the first solve, None for none. A residual above ``tol`` says that
-    an image is not finished.
+    ``middle`` lies half-way between the smallest and the largest score. ``sample`` holds the pixel indices of
+    the first solve, None for none. A residual above ``tol`` says that an image is not finished. The shares of
+    an image without a class are zero.
     """
     batch, count, size = scores.shape
     source = np.ascontiguousarray(scores.numpy())
     masses = classes.double().numpy()
     weights = np.zeros((batch, 0), np.float32) if pixels is None else np.ascontiguousarray(pixels.numpy())
     index = np.zeros(0, np.int64) if sample is None else sample.numpy()
-    shares = torch.empty(batch, count, size)
-    target = shares.numpy()
-    potentials = np.zeros((batch, count))
-    residual, passes = np.zeros(batch), np.zeros(batch, np.int64)
+    shares = np.empty((batch, count, size), np.float32)
+    potentials = np.empty((batch, count))
+    residual, passes = np.empty(batch), np.empty(batch, np.int64)
+    # The kernel is a power of two: that of the middle score is 1.
+    slope = np.float32(sharpness * math.log2(math.e))
+    offset = np.float32(-middle * sharpness * math.log2(math.e))
 
-    def run(b: int) -> None:
-        residual[b], passes[b] = _solve_image(
-            source[b].reshape(-1),
-            np.float32(sharpness),
-            weights[b],
-            masses[b],
+    def run(begin: int, end: int) -> None:
+        _solve_range(
+            begin,
+            end,
+            source,
+            slope,
+            offset,
+            weights,
+            masses,
             index,
-            target[b].reshape(-1),
-            potentials[b],
+            shares,
+            potentials,
+            residual,
+            passes,
             tol,
             sample_tol,
             max_iter,
@@ -64,71 +76,146 @@ def solve_images(
     workers = min(torch.get_num_threads(), batch)
     if workers > 1:
         with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(batch)))
+            edges = [batch * i // workers for i in range(workers + 1)]
+            list(pool.map(run, edges[:-1], edges[1:]))
     else:
-        for b in range(batch):
-            run(b)
+        run(0, batch)
     return (
         torch.from_numpy(potentials).float(),
-        shares,
+        torch.from_numpy(shares),
         torch.from_numpy(residual).float(),
         torch.from_numpy(passes),
     )
 
 
+def extent(scores: Tensor) -> tuple[float, float]:
+    """Smallest and largest score, NaN where one is NaN or infinite."""
+    return _extent(np.ascontiguousarray(scores.numpy()).reshape(-1))
+
+
 @compiled
-def _solve_image(
-    scores, sharpness, weights, masses, sample, shares, potentials, tol, sample_tol, max_iter, max_step
+def _extent(scores):
+    tag = _LANES
+    lanes = len(tag)
+    zero, nothing = np.float32(0), simd.fill(np.float32(0), tag)
+    low, high = simd.fill(np.float32(np.inf), tag), simd.fill(np.float32(-np.inf), tag)
+    odd = nothing  # 0 * NaN and 0 * infinity are NaN and stay so; a maximum would forget them
+    whole = scores.size - scores.size % (4 * lanes)
+    # Four at a time, or each operation would wait for the one before.
+    for at in range(0, whole, 4 * lanes):
+        a, b = simd.load(scores, at, tag), simd.load(scores, at + lanes, tag)
+        c, d = simd.load(scores, at + 2 * lanes, tag), simd.load(scores, at + 3 * lanes, tag)
+        high = simd.maximum(high, simd.maximum(simd.maximum(a, b), simd.maximum(c, d)))
+        low = simd.minimum(low, simd.minimum(simd.minimum(a, b), simd.minimum(c, d)))
+        mixed = simd.axpy(zero, a, simd.axpy(zero, b, simd.axpy(zero, c, simd.mul(d, nothing))))
+        odd = simd.add(odd, mixed)
+    ends = np.empty(2 * lanes, np.float32)
+    simd.store(ends, 0, low)
+    simd.store(ends, lanes, high)
+    smallest, largest, strange = np.inf, -np.inf, simd.total(odd)
+    for i in range(lanes):
+        smallest, largest = min(smallest, ends[i]), max(largest, ends[lanes + i])
+    for at in range(whole, scores.size):
+        smallest, largest = min(smallest, scores[at]), max(largest, scores[at])
+        strange += scores[at] * zero
+    return (smallest, largest) if strange == 0 else (np.nan, np.nan)
+
+
+@compiled
+def _solve_range(
+    begin,
+    end,
+    scores,
+    slope,
+    offset,
+    weights,
+    masses,
+    sample,
+    shares,
+    potentials,
+    residual,
+    passes,
+    tol,
+    sample_tol,
+    max_iter,
+    max_step,
 ):
-    """Solve one image; returns the residual and the passes over all pixels."""
-    count = masses.size
+    """Solve the images from ``begin`` to ``end``."""
+    count = masses.shape[1]
+    few = sample.size
+    part, part_shares = np.empty(count * few, np.float32), np.empty(count * few, np.float32)
+    part_weights = np.empty(few if weights.size else 0, np.float32)
+    m, factors = np.empty(count), np.empty(count, np.float32)
+    moments, matrix = np.empty((count, count)), np.empty((count, count + 1))
+    for b in range(begin, end):
+        g = potentials[b]
+        own, own_weights = scores[b].reshape(-1), weights[b]
+        own_shares = shares[b].reshape(-1)
+        own_masses = masses[b]
+        active = _start(g, own_masses)
+        if active == 0:
+            own_shares[:] = 0
+            residual[b], passes[b] = 0.0, 0
+            continue
+        if few:
+            _gather(own, own_weights, sample, part, part_weights)
+            _factors(g, own_masses, factors)
+            for number in range(max_iter):
+                _pass(part, slope, offset, number == 0, factors, part_weights, part_shares, m)
+                _moments(part_shares, part_weights, moments)
+                if _residual(m, own_masses) <= sample_tol:
+                    break
+                _step(g, m, own_masses, moments, matrix, max_step, factors)
+        _factors(g, own_masses, factors)
+        for number in range(max_iter):
+            _pass(own, slope, offset, number == 0, factors, own_weights, own_shares, m)
+            residual[b], passes[b] = _residual(m, own_masses), number + 1
+            if residual[b] <= tol or number + 1 == max_iter:
+                break
+            if not few:
+                _moments(own_shares, own_weights, moments)
+            _step(g, m, own_masses, moments, matrix, max_step, factors)
+
+
+@compiled
+def _start(g, masses):
+    """First potentials, the log masses; returns how many classes take part."""
     active = 0
-    for k in range(count):
+    for k in range(masses.size):
+        # A class without a part gets a potential that no score can make up for.
+        g[k] = np.log(masses[k]) if masses[k] > 0 else -1e30
         if masses[k] > 0:
             active += 1
+    if active == 0:
+        g[:] = 0.0
+    return active
+
+
+@compiled
+def _factors(g, masses, factors):
+    """What the kernel of each class is multiplied by; the largest is 1."""
+    high = -1e300
+    for k in range(g.size):
+        high = max(high, g[k])
+    for k in range(g.size):
+        factors[k] = np.exp(g[k] - high) if masses[k] > 0 else 0.0
+
+
+@compiled
+def _gather(scores, weights, sample, part, part_weights):
+    """Copy the sampled pixels; a sample that holds no valid pixel falls back to uniform weights."""
+    few = sample.size
+    count = part.size // few
     size = scores.size // count
-    g = np.empty(count, np.float64)
     for k in range(count):
-        # A class without a part gets a potential that no score can make up for.
-        g[k] = np.log(masses[k]) if masses[k] > 0 or active == 0 else -1e30
-        if active == 0:
-            g[k] = 0.0
-    moments = np.zeros((count, count))
-    m = np.zeros(count)
-    frozen = False
-    if sample.size:
-        few = sample.size
-        part = np.empty(count * few, np.float32)
-        for k in range(count):
-            for i in range(few):
-                part[k * few + i] = scores[k * size + sample[i]]
-        part_weights = np.empty(few if weights.size else 0, np.float32)
-        total = 0.0
-        for i in range(part_weights.size):
-            part_weights[i] = weights[sample[i]]
-            total += part_weights[i]
-        for i in range(part_weights.size):
-            # A sample that holds no valid pixel falls back to uniform weights.
-            part_weights[i] = part_weights[i] / total if total > 0 else 1.0 / few
-        part_shares = np.empty(count * few, np.float32)
-        for _ in range(max_iter):
-            _pass(part, sharpness, part_weights, g, part_shares, m, moments, True)
-            if _residual(m, masses) <= sample_tol:
-                break
-            _step(g, m, masses, moments, max_step)
-        frozen = True
-    residual = 0.0
-    passes = 0
-    for number in range(max_iter):
-        passes = number + 1
-        _pass(scores, sharpness, weights, g, shares, m, moments, not frozen)
-        residual = _residual(m, masses)
-        if residual <= tol or passes == max_iter:
-            break
-        _step(g, m, masses, moments, max_step)
-    for k in range(count):
-        potentials[k] = g[k]
-    return residual, passes
+        for i in range(few):
+            simd.poke(part, k * few + i, simd.peek(scores, k * size + simd.peek(sample, i)))
+    total = 0.0
+    for i in range(part_weights.size):
+        part_weights[i] = weights[sample[i]]
+        total += part_weights[i]
+    for i in range(part_weights.size):
+        part_weights[i] = part_weights[i] / total if total > 0 else 1.0 / few
 
 
 @compiled
@@ -136,37 +223,44 @@ def _residual(m, masses):
     worst = 0.0
     for k in range(m.size):
         if masses[k] > 0:
-            worst = max(worst, abs(m[k] - masses[k]) / masses[k])
+            error = abs(m[k] - masses[k]) / masses[k]
+            if not error < np.inf:
+                return np.inf  # NaN would pass for finished
+            worst = max(worst, error)
     return worst
 
 
 @compiled
-def _step(g, m, masses, moments, max_step):
-    """One Newton step on the log residual: (diag(row sums) - A + r r^T) d = m log(b / m)."""
+def _step(g, m, masses, moments, matrix, max_step, factors):
+    """One Newton step on the log residual: (diag(row sums) - A + r r^T) d = m log(b / m).
+
+    Moves the potentials and leaves in ``factors`` what that multiplies the kernel by.
+    """
     count = m.size
-    matrix = np.zeros((count, count + 1))
-    sums = np.zeros(count)
     for i in range(count):
+        total = 0.0
         for j in range(count):
-            sums[i] += moments[i, j]
+            total += moments[i, j]
+        matrix[i, count] = total
     for i in range(count):
-        if masses[i] > 0:
-            for j in range(count):
-                if masses[j] > 0:
-                    matrix[i, j] = sums[i] * sums[j] - moments[i, j]
-            matrix[i, i] += sums[i] + 1e-9
-            matrix[i, count] = m[i] * (np.log(masses[i]) - np.log(max(m[i], 1e-30)))
-        else:
-            matrix[i, i] = 1.0
+        for j in range(i + 1):
+            both = masses[i] > 0 and masses[j] > 0
+            matrix[i, j] = matrix[i, count] * matrix[j, count] - moments[i, j] if both else 0.0
+            matrix[j, i] = matrix[i, j]
+        matrix[i, i] += matrix[i, count] + 1e-9 if masses[i] > 0 else 1.0
+    for i in range(count):
+        matrix[i, count] = m[i] * np.log(masses[i] / max(m[i], 1e-30)) if masses[i] > 0 else 0.0
     # Elimination with row exchange; the matrix is small and symmetric positive definite in exact numbers.
     for i in range(count):
         best = i
         for r in range(i + 1, count):
             if abs(matrix[r, i]) > abs(matrix[best, i]):
                 best = r
-        for c in range(count + 1):
-            matrix[i, c], matrix[best, c] = matrix[best, c], matrix[i, c]
+        if best != i:
+            for c in range(count + 1):
+                matrix[i, c], matrix[best, c] = matrix[best, c], matrix[i, c]
         if matrix[i, i] == 0.0:
+            factors[:] = 1.0
             return
         for r in range(i + 1, count):
             factor = matrix[r, i] / matrix[i, i]
@@ -178,80 +272,88 @@ def _step(g, m, masses, moments, max_step):
             value -= matrix[i, j] * matrix[j, count]
         matrix[i, count] = value / matrix[i, i]
     for i in range(count):
-        if masses[i] > 0:
-            g[i] += min(max(matrix[i, count], -max_step), max_step)
+        step = min(max(matrix[i, count], -max_step), max_step) if masses[i] > 0 else 0.0
+        g[i] += step
+        factors[i] = np.exp(step)
 
 
 @compiled
-def _pass(scores, sharpness, weights, g, shares, m, moments, want_moments):
-    """Write the shares of all pixels and sum them per class (m) and, if wanted, per pair (moments)."""
+def _pass(scores, slope, offset, first, factors, weights, shares, m):
+    """Bring the shares of all pixels to new potentials, and sum them per class (m).
+
+    The first pass makes the kernel from the scores and multiplies it by the factors; every other multiplies
+    the shares of the pass before, in place. Then each pixel is brought to sum 1.
+    """
     count = m.size
-    size = scores.size // count
+    size = shares.size // count
     tag = _LANES
-    zero = simd.fill(np.float32(0), tag)
     lanes = len(tag)
-    row = np.empty(count * lanes, np.float32)
-    sums = np.empty(count * lanes, np.float32)
-    pairs = np.empty(count * count * lanes, np.float32)
-    uniform = simd.fill(np.float32(1) / np.float32(size), tag)
-    m[:] = 0.0
-    if want_moments:
-        moments[:] = 0.0
+    zero, one = simd.fill(np.float32(0), tag), simd.fill(np.float32(1), tag)
+    shift = simd.fill(offset, tag)
+    sums, parts = np.empty(_TILE, np.float32), np.empty(count * _TILE, np.float32)
     whole = size - size % lanes
+    m[:] = 0.0
     for tile in range(0, whole, _TILE):
+        end = min(tile + _TILE, whole) - tile
+        for at in range(0, end, lanes):
+            simd.store(sums, at, zero)
         for k in range(count):
-            simd.store(sums, k * lanes, zero)
-        if want_moments:
-            for k in range(count * count):
-                simd.store(pairs, k * lanes, zero)
-        for at in range(tile, min(tile + _TILE, whole), lanes):
-            peak = simd.fill(np.float32(-3e38), tag)
-            for k in range(count):
-                logit = simd.axpy(
-                    sharpness, simd.load(scores, k * size + at, tag), simd.fill(np.float32(g[k]), tag)
-                )
-                simd.store(row, k * lanes, logit)
-                peak = simd.maximum(peak, logit)
-            sum_ = zero
-            for k in range(count):
-                value = simd.exp(simd.sub(simd.load(row, k * lanes, tag), peak))
-                simd.store(row, k * lanes, value)
-                sum_ = simd.add(sum_, value)
-            weight = simd.load(weights, at, tag) if weights.size else uniform
-            for k in range(count):
-                share = simd.div(simd.load(row, k * lanes, tag), sum_)
-                simd.store(shares, k * size + at, share)
-                simd.store(row, k * lanes, share)
-                share = simd.mul(share, weight)
-                simd.store(sums, k * lanes, simd.add(simd.load(sums, k * lanes, tag), share))
-                if want_moments:
-                    for j in range(k + 1):
-                        pair = (k * count + j) * lanes
-                        product = simd.mul(share, simd.load(row, j * lanes, tag))
-                        simd.store(pairs, pair, simd.add(simd.load(pairs, pair, tag), product))
+            base, factor = k * size + tile, simd.fill(factors[k], tag)
+            if first:
+                for at in range(0, end, lanes):
+                    value = simd.exp2(simd.axpy(slope, simd.load(scores, base + at, tag), shift))
+                    value = simd.mul(value, factor)
+                    simd.store(parts, k * _TILE + at, value)
+                    simd.store(sums, at, simd.add(value, simd.load(sums, at, tag)))
+            else:
+                for at in range(0, end, lanes):
+                    value = simd.mul(simd.load(shares, base + at, tag), factor)
+                    simd.store(parts, k * _TILE + at, value)
+                    simd.store(sums, at, simd.add(value, simd.load(sums, at, tag)))
+        for at in range(0, end, lanes):
+            simd.store(sums, at, simd.div(one, simd.load(sums, at, tag)))
         for k in range(count):
-            m[k] += simd.total(simd.load(sums, k * lanes, tag))
-            if want_moments:
-                for j in range(k + 1):
-                    moments[k, j] += simd.total(simd.load(pairs, (k * count + j) * lanes, tag))
+            base = k * size + tile
+            carried = zero
+            for at in range(0, end, lanes):
+                value = simd.mul(simd.load(parts, k * _TILE + at, tag), simd.load(sums, at, tag))
+                simd.store(shares, base + at, value)
+                if weights.size:
+                    value = simd.mul(value, simd.load(weights, tile + at, tag))
+                carried = simd.add(carried, value)
+            m[k] += simd.total(carried)
     for at in range(whole, size):
-        high = -3e38
+        total = np.float32(0)
         for k in range(count):
-            row[k] = scores[k * size + at] * sharpness + np.float32(g[k])
-            high = max(high, row[k])
-        total = 0.0
+            value = np.exp2(scores[k * size + at] * slope + offset) if first else shares[k * size + at]
+            shares[k * size + at] = value * factors[k]
+            total += shares[k * size + at]
         for k in range(count):
-            row[k] = np.exp(row[k] - high)
-            total += row[k]
-        weight_ = weights[at] if weights.size else 1.0 / size
+            shares[k * size + at] /= total
+            m[k] += shares[k * size + at] * (weights[at] if weights.size else np.float32(1))
+    if not weights.size:
         for k in range(count):
-            row[k] /= total
-            shares[k * size + at] = row[k]
-            m[k] += row[k] * weight_
-            if want_moments:
-                for j in range(k + 1):
-                    moments[k, j] += row[k] * row[j] * weight_
-    if want_moments:
-        for k in range(count):
-            for j in range(k):
-                moments[j, k] = moments[k, j]
+            m[k] /= size
+
+
+@compiled
+def _moments(shares, weights, moments):
+    """Sum the products of the shares per pair of classes; they only steer the step."""
+    count = moments.shape[0]
+    size = shares.size // count
+    tag = _LANES
+    lanes = len(tag)
+    whole = size - size % lanes
+    for k in range(count):
+        for j in range(k + 1):
+            sums = simd.fill(np.float32(0), tag)
+            for at in range(0, whole, lanes):
+                value = simd.load(shares, k * size + at, tag)
+                if weights.size:
+                    value = simd.mul(value, simd.load(weights, at, tag))
+                sums = simd.add(sums, simd.mul(value, simd.load(shares, j * size + at, tag)))
+            total = np.float64(simd.total(sums))
+            for at in range(whole, size):
+                value_ = shares[k * size + at] * shares[j * size + at]
+                total += value_ * weights[at] if weights.size else value_
+            moments[k, j] = moments[j, k] = total if weights.size else total / size

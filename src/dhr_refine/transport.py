@@ -232,7 +232,7 @@ def sinkhorn_ot(
     check_positive(tol, "tol")
     check_count(max_iter, "max_iter", 1)
     check_tensor(scores, "scores", "(B, K, H, W) or (B, K, N)", ndim=(3, 4), floating=True)
-    flat = scores.flatten(2)
+    flat = scores.flatten(2).contiguous()
     if scores.dtype != torch.float64:
         flat = flat.float()
     pixels = _pixel_masses(scores, flat, pixel_mass, valid)
@@ -241,7 +241,7 @@ def sinkhorn_ot(
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
         return TransportPlan.of(torch.zeros_like(scores), zero, zero.long(), "torch")
-    low, high = torch.stack(torch.aminmax(flat.detach())).tolist()
+    low, high = _extent(flat.detach())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
             "scores hold NaN or infinity: find the layer that produced them, or pass torch.nan_to_num(scores)"
@@ -259,12 +259,13 @@ def sinkhorn_ot(
             tol=tol,
             max_iter=int(max_iter),
             method=method,
-            score_range=high - low,
+            extent=(low, high),
         )
         # An image without a class transports nothing, and neither do pixels without mass.
         mass = (classes > 0).any(-1).to(flat.dtype)[:, None]
-        mass = mass / flat.shape[-1] if pixels is None else mass * pixels
-        plan = shares * mass[:, None]
+        mass = (mass / flat.shape[-1] if pixels is None else mass * pixels)[:, None]
+        # Fresh memory costs more than the arithmetic: where no graph needs the shares, they become the plan.
+        plan = shares * mass if shares.requires_grad or mass.requires_grad else shares.mul_(mass)
     return TransportPlan.of(plan.reshape(scores.shape).to(scores.dtype), residual, iterations, solver)
 
 
@@ -302,7 +303,12 @@ def _pixel_masses(
 def _class_masses(flat: Tensor, class_mass: Tensor | None, valid: Tensor | None) -> Tensor:
     """Bring class masses to (B, K), summing to 1 over the classes that take part (or 0 without any)."""
     batch, num_classes, size = flat.shape
+    mask = None
+    if valid is not None and valid.ndim == 2 and tuple(valid.shape) == (batch, num_classes) != (batch, size):
+        mask = valid
     if class_mass is None:
+        if mask is None:
+            return flat.new_full((batch, num_classes), 1.0 / max(num_classes, 1))
         mass = flat.new_ones(batch, num_classes)
     else:
         check_tensor(class_mass, "class_mass", "(B, K) or (K,)", ndim=(1, 2), floating=True)
@@ -316,8 +322,8 @@ def _class_masses(flat: Tensor, class_mass: Tensor | None, valid: Tensor | None)
         check_same(class_mass, "class_mass", flat, "scores")
         _check_mass(class_mass, "class_mass")
         mass = class_mass
-    if valid is not None and valid.ndim == 2 and tuple(valid.shape) == (batch, num_classes) != (batch, size):
-        mass = mass * valid
+    if mask is not None:
+        mass = mass * mask
     return _to_one(mass, flat.dtype)
 
 
@@ -357,6 +363,15 @@ def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
     )
 
 
+def _extent(scores: Tensor) -> tuple[float, float]:
+    """Smallest and largest score; NaN or infinite where any score is (waits for the device)."""
+    compiled = _compiled_for(scores)
+    if compiled is not None:
+        return compiled.extent(scores)
+    low, high = torch.stack(torch.aminmax(scores)).tolist()
+    return low, high
+
+
 def _check_mass(mass: Tensor, name: str) -> None:
     low, high = torch.stack(torch.aminmax(mass.detach())).tolist() if mass.numel() else (0.0, 0.0)
     if not (low >= 0 and math.isfinite(high)):
@@ -372,13 +387,13 @@ def solve(
     tol: float,
     max_iter: int = 1000,
     method: Method = "newton",
-    score_range: float = 1.0,
+    extent: tuple[float, float] = (0.0, 1.0),
 ) -> PixelShares:
     """Solve checked problems: float scores (B, K, N), masses (B, N) or None and (B, K) that sum to 1.
 
-    The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. The shares
-    of an image are defined in every pixel, also where its mass is zero; they mean nothing where it has no
-    class.
+    The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. ``extent`` is
+    the smallest and the largest score. The shares of an image are defined in every pixel, also where its mass
+    is zero; they mean nothing where it has no class.
     """
     if pixels is not None:
         # An image without a pixel has nothing to transport to any class.
@@ -386,7 +401,7 @@ def solve(
     valid = classes > 0
     problem = _Problem(scores, 1.0 / reg, pixels, classes, valid)
     eps = torch.finfo(scores.dtype).eps
-    tol = max(tol, 0.6 * eps * max(score_range, 1.0) / reg)
+    tol = max(tol, 0.6 * eps * max(extent[1] - extent[0], 1.0) / reg)
     with torch.no_grad():
         detached = problem._replace(
             scores=scores.detach(),
@@ -395,10 +410,11 @@ def solve(
         )
         if method == "pot":
             return _solve_pot(detached, tol=tol, max_iter=max_iter)
-        solver = _newton if method == "newton" else _sinkhorn
-        potentials, shares, residual, iterations, used = solver(
-            detached, tol=tol, max_iter=max_iter, score_range=score_range / reg
-        )
+        if method == "newton":
+            solved = _newton(detached, tol=tol, max_iter=max_iter, extent=extent)
+        else:
+            solved = _sinkhorn(detached, tol=tol, max_iter=max_iter)
+    potentials, shares, residual, iterations, used = solved
     if torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes))):
         shares = _differentiable_shares(problem, potentials, shares)
     dead = ~valid.any(-1)
@@ -507,9 +523,10 @@ def _iterate(
     return _Solved(potentials, shares, residual, passes)
 
 
-def _newton(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
+def _newton(problem: _Problem, *, tol: float, max_iter: int, extent: tuple[float, float]) -> _Solved:
     """Semi-dual Newton from a subsampled start: a lean loop first, a safeguarded one for what it leaves."""
     size, device = problem.scores.shape[-1], problem.scores.device
+    score_range = (extent[1] - extent[0]) * problem.sharpness
     if score_range > _EASY_RANGE:
         few = problem if size <= _SAMPLE_HARD else problem.sample(_spread(size, _SAMPLE_HARD, device))
         # The first of the easier problems spans half the range that counts as easy.
@@ -522,7 +539,7 @@ def _newton(problem: _Problem, *, tol: float, max_iter: int, score_range: float)
     if size >= _SAMPLE_MOST:
         sample = _spread(size, min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST), device)
     lean = min(max_iter, _LEAN_PASSES)
-    solved = _lean(problem, sample, tol=tol, max_iter=lean)
+    solved = _lean(problem, sample, tol=tol, max_iter=lean, middle=sum(extent) / 2)
     rest = (solved.residual > tol).nonzero()[:, 0]
     if len(rest) == 0 or lean == max_iter:
         return solved
@@ -565,14 +582,20 @@ def _compiled() -> ModuleType | None:
     return importlib.import_module("._transport_numba", __package__)
 
 
-def _lean(problem: _Problem, sample: Tensor | None, *, tol: float, max_iter: int) -> _Solved:
+def _compiled_for(scores: Tensor) -> ModuleType | None:
+    """The compiled solver where it serves these scores."""
+    return _compiled() if scores.device.type == "cpu" and scores.dtype == torch.float32 else None
+
+
+def _lean(problem: _Problem, sample: Tensor | None, *, tol: float, max_iter: int, middle: float) -> _Solved:
     """Newton without safeguards, compiled where that is possible; a residual above ``tol`` is unfinished."""
     scores = problem.scores
-    compiled = _compiled() if scores.device.type == "cpu" and scores.dtype == torch.float32 else None
+    compiled = _compiled_for(scores)
     if compiled is not None:
         potentials, shares, residual, passes = compiled.solve_images(
             scores,
             problem.sharpness,
+            middle,
             problem.pixels,
             problem.classes,
             sample,
@@ -674,7 +697,7 @@ def _judge(
     return _Ascent(base, marginal, ratio, step, radius, rejects)
 
 
-def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int, score_range: float) -> _Solved:
+def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int) -> _Solved:
     """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``."""
 
     def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
@@ -736,6 +759,7 @@ def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor
     return shares + (moved - moved.detach())
 
 
+@functools.lru_cache(maxsize=32)
 def _spread(size: int, count: int, device: torch.device) -> Tensor:
     """``count`` well-spread pixel indices; golden-ratio spacing, as a plain stride aliases with the rows."""
     ratio = (math.sqrt(5.0) - 1.0) / 2.0
