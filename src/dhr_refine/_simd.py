@@ -387,23 +387,25 @@ def exp(_typing: Any, vector: Any) -> Any:
 _EXP2 = tuple(math.log(2.0) ** n / math.factorial(n) for n in range(7))
 
 
+def _power_of_two(builder: Any, exponent: Any) -> Any:
+    lanes = exponent.type.count
+    ints, fma = ir.VectorType(_I32, lanes), _fmuladd(builder, lanes)
+    magic = _constant(12582912.0, lanes)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
+    shifted = builder.fadd(exponent, magic)
+    rest = builder.fsub(exponent, builder.fsub(shifted, magic))
+    value = _constant(_EXP2[-1], lanes)
+    for coefficient in reversed(_EXP2[:-1]):
+        value = builder.call(fma, [value, rest, _constant(coefficient, lanes)])
+    bits = builder.shl(builder.bitcast(shifted, ints), ir.Constant(ints, [_I32(23)] * lanes))
+    return builder.bitcast(builder.add(builder.bitcast(value, ints), bits), exponent.type)
+
+
 @intrinsic
 def exp2(_typing: Any, vector: Any) -> Any:
     """Power of two for exponents between -126 and 127, which nothing checks, to a relative error of 2e-7."""
-    lanes = vector.lanes
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, ints, fma = builder, ir.VectorType(_I32, lanes), _fmuladd(builder, lanes)
-        magic = _constant(
-            12582912.0, lanes
-        )  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
-        shifted = b.fadd(args[0], magic)
-        rest = b.fsub(args[0], b.fsub(shifted, magic))
-        value = _constant(_EXP2[-1], lanes)
-        for coefficient in reversed(_EXP2[:-1]):
-            value = b.call(fma, [value, rest, _constant(coefficient, lanes)])
-        bits = b.shl(b.bitcast(shifted, ints), ir.Constant(ints, [_I32(23)] * lanes))
-        return b.bitcast(b.add(b.bitcast(value, ints), bits), vector.llvm)
+        return _power_of_two(builder, args[0])
 
     return vector(vector), generate
 

@@ -7,11 +7,14 @@ rounding, for problems whose kernel exp(score / reg) float32 can hold.
 
 from __future__ import annotations
 
+import functools
 import math
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
+from numba.core import cgutils, types
 from torch import Tensor
 
 from . import _simd as simd
@@ -19,78 +22,70 @@ from ._simd import compiled
 
 _LANES = (0,) * 16
 _TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
-_PAGES = 1 << 22  # bytes from which NumPy asks for huge pages, which are ten times cheaper to touch first
+_UNROLLED = 8  # most classes whose sums stay in registers
 
 
 def solve_images(
     scores: Tensor,
     sharpness: float,
-    middle: float,
     pixels: Tensor | None,
     classes: Tensor,
     sample: Tensor | None,
     *,
+    middle: float,
+    scale: float,
     tol: float,
     sample_tol: float,
     max_iter: int,
     max_step: float,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Potentials (B, K), shares (B, K, N), residual (B,) and passes (B,) of a batch, one image a thread.
+) -> tuple[Tensor, Tensor, Tensor, Tensor, bool]:
+    """Potentials (B, K), shares (B, K, N), residual (B,), passes (B,) of a batch; whether all are finished.
 
     ``middle`` lies half-way between the smallest and the largest score. ``sample`` holds the pixel indices of
-    the first solve, None for none. A residual above ``tol`` says that an image is not finished. The shares of
-    an image without a class are zero.
+    the first solve, None for none. The shares come times ``scale``. A residual above ``tol`` says that an
+    image is not finished. One without a class gets zeros throughout. The images are spread over threads.
     """
     batch, count, size = scores.shape
-    source = np.ascontiguousarray(scores.numpy())
-    masses = classes.double().numpy()
-    weights = np.zeros((batch, 0), np.float32) if pixels is None else np.ascontiguousarray(pixels.numpy())
-    index = np.zeros(0, np.int64) if sample is None else sample.numpy()
-    shares = np.empty((batch, count, size), np.float32)
-    potentials = np.empty((batch, count))
-    residual, passes = np.empty(batch), np.empty(batch, np.int64)
     # The kernel is a power of two: that of the middle score is 1.
-    slope = np.float32(sharpness * math.log2(math.e))
-    offset = np.float32(-middle * sharpness * math.log2(math.e))
-
-    def run(begin: int, end: int) -> None:
-        _solve_range(
-            begin,
-            end,
-            source,
-            slope,
-            offset,
-            weights,
-            masses,
-            index,
-            shares,
-            potentials,
-            residual,
-            passes,
-            tol,
-            sample_tol,
-            max_iter,
-            max_step,
-        )
-
+    slope = sharpness * math.log2(math.e)
+    shares, potentials = np.empty((batch, count, size), np.float32), np.empty((batch, count), np.float32)
+    residual, passes = np.empty(batch, np.float32), np.empty(batch, np.int64)
+    arguments = (
+        _array(scores),
+        np.float32(slope),
+        np.float32(-middle * slope),
+        np.zeros((batch, 0), np.float32) if pixels is None else _array(pixels),
+        _array(classes),
+        np.zeros(0, np.int64) if sample is None else sample.numpy(),
+        np.float32(scale),
+        shares,
+        potentials,
+        residual,
+        passes,
+        tol,
+        sample_tol,
+        max_iter,
+        max_step,
+    )
     workers = min(torch.get_num_threads(), batch)
     if workers > 1:
+        edges = [batch * i // workers for i in range(workers + 1)]
         with ThreadPoolExecutor(workers) as pool:
-            edges = [batch * i // workers for i in range(workers + 1)]
-            list(pool.map(run, edges[:-1], edges[1:]))
+            parts = list(pool.map(lambda a, b: _solve_range(a, b, *arguments), edges[:-1], edges[1:]))
+        finished = all(parts)
     else:
-        run(0, batch)
-    return (
-        torch.from_numpy(potentials).float(),
-        torch.from_numpy(shares),
-        torch.from_numpy(residual).float(),
-        torch.from_numpy(passes),
-    )
+        finished = _solve_range(0, batch, *arguments)
+    found = [torch.from_numpy(array) for array in (potentials, shares, residual, passes)]
+    return found[0], found[1], found[2], found[3], finished
+
+
+def _array(tensor: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
 
 
 def extent(scores: Tensor) -> tuple[float, float]:
     """Smallest and largest score, NaN where one is NaN or infinite."""
-    return _extent(np.ascontiguousarray(scores.numpy()).reshape(-1))
+    return _extent(_array(scores).reshape(-1))
 
 
 @compiled
@@ -131,6 +126,7 @@ def _solve_range(
     weights,
     masses,
     sample,
+    scale,
     shares,
     potentials,
     residual,
@@ -140,65 +136,65 @@ def _solve_range(
     max_iter,
     max_step,
 ):
-    """Solve the images from ``begin`` to ``end``."""
+    """Solve the images from ``begin`` to ``end``; tells whether all of them are finished."""
     count = masses.shape[1]
     few = sample.size
     part, part_shares = np.empty(count * few, np.float32), np.empty(count * few, np.float32)
     part_weights = np.empty(few if weights.size else 0, np.float32)
-    m, factors = np.empty(count), np.empty(count, np.float32)
+    g, m, factors = np.empty(count), np.empty(count), np.empty(count, np.float32)
     moments, matrix = np.empty((count, count)), np.empty((count, count + 1))
+    one = np.float32(1)
+    finished = True
     for b in range(begin, end):
-        g = potentials[b]
-        own, own_weights = scores[b].reshape(-1), weights[b]
+        own, own_weights, own_masses = scores[b].reshape(-1), weights[b], masses[b]
         own_shares = shares[b].reshape(-1)
-        own_masses = masses[b]
-        active = _start(g, own_masses)
-        if active == 0:
+        if not _start(g, own_masses):
             own_shares[:] = 0
-            residual[b], passes[b] = 0.0, 0
+            potentials[b], residual[b], passes[b] = 0, 0, 0
             continue
         if few:
             _gather(own, own_weights, sample, part, part_weights)
-            _factors(g, own_masses, factors)
+            _factors(g, factors)
             for number in range(max_iter):
-                _pass(part, slope, offset, number == 0, factors, part_weights, part_shares, m)
-                _moments(part_shares, part_weights, moments)
+                _pass(part, slope, offset, number == 0, factors, part_weights, one, part_shares, m)
+                _moments(part_shares, part_weights, one, moments)
                 if _residual(m, own_masses) <= sample_tol:
                     break
                 _step(g, m, own_masses, moments, matrix, max_step, factors)
-        _factors(g, own_masses, factors)
+        _factors(g, factors)
+        error = np.inf
         for number in range(max_iter):
-            _pass(own, slope, offset, number == 0, factors, own_weights, own_shares, m)
-            residual[b], passes[b] = _residual(m, own_masses), number + 1
-            if residual[b] <= tol or number + 1 == max_iter:
+            _pass(own, slope, offset, number == 0, factors, own_weights, scale, own_shares, m)
+            error, passes[b] = _residual(m, own_masses), number + 1
+            if error <= tol or number + 1 == max_iter:
                 break
             if not few:
-                _moments(own_shares, own_weights, moments)
+                _moments(own_shares, own_weights, scale, moments)
             _step(g, m, own_masses, moments, matrix, max_step, factors)
+        residual[b] = error
+        finished &= error <= tol
+        for k in range(count):
+            potentials[b, k] = g[k]
+    return finished
 
 
 @compiled
 def _start(g, masses):
-    """First potentials, the log masses; returns how many classes take part."""
-    active = 0
+    """First potentials, the log masses; tells whether any class takes part."""
+    active = False
     for k in range(masses.size):
         # A class without a part gets a potential that no score can make up for.
         g[k] = np.log(masses[k]) if masses[k] > 0 else -1e30
-        if masses[k] > 0:
-            active += 1
-    if active == 0:
-        g[:] = 0.0
+        active |= masses[k] > 0
     return active
 
 
 @compiled
-def _factors(g, masses, factors):
+def _factors(g, factors):
     """What the kernel of each class is multiplied by; the largest is 1."""
-    high = -1e300
+    high = g.max()
     for k in range(g.size):
-        high = max(high, g[k])
-    for k in range(g.size):
-        factors[k] = np.exp(g[k] - high) if masses[k] > 0 else 0.0
+        factors[k] = np.exp(g[k] - high)
 
 
 @compiled
@@ -277,73 +273,173 @@ def _step(g, m, masses, moments, matrix, max_step, factors):
         factors[i] = np.exp(step)
 
 
+def _sweep(name: str, first: bool) -> Any:
+    """:func:`_pass` on some pixels, for one of few classes: a loop whose sums stay in registers for each.
+
+    ``sums`` gets the sum of each class, in lanes; ``weights[at * step]`` weighs the pixels in it.
+    """
+
+    def typed(
+        _typing: Any,
+        scores: Any,
+        slope: Any,
+        offset: Any,
+        factors: Any,
+        weights: Any,
+        step: Any,
+        scale: Any,
+        shares: Any,
+        begin: Any,
+        end: Any,
+        sums: Any,
+    ) -> Any:
+        lanes = len(_LANES)
+        wide = simd.VectorType(lanes).llvm
+
+        def emit(context: Any, builder: Any, args: Any, count: int) -> None:
+            scores_, slope_, offset_, factors_, weights_, step_, scale_, shares_, begin_, end_, sums_ = args
+
+            def place(kind: Any, array: Any, index: Any) -> Any:
+                return simd._address(context, builder, kind, array, index, lanes)
+
+            def read(kind: Any, array: Any, index: Any) -> Any:
+                value = builder.load(place(kind, array, index))
+                value.align = 4
+                return value
+
+            def splat(value: Any) -> Any:
+                return simd._splat(builder, value, lanes)
+
+            fma = simd._fmuladd(builder, lanes)
+            number = begin_.type
+            size = cgutils.create_struct_proxy(shares)(context, builder, value=shares_).nitems
+            size = builder.udiv(size, number(count))
+            slopes, offsets, scales = splat(slope_), splat(offset_), splat(scale_)
+            multipliers = [
+                splat(builder.load(simd._data(context, builder, factors, factors_, number(k))))
+                for k in range(count)
+            ]
+            carried = [cgutils.alloca_once(builder, wide) for _ in range(count)]
+            for slot in carried:
+                builder.store(simd._constant(0.0, lanes), slot)
+            with cgutils.for_range_slice(builder, begin_, end_, number(lanes)) as (at, _):
+                rows = [builder.add(at, builder.mul(size, number(k))) for k in range(count)]
+                values = []
+                for row, multiplier in zip(rows, multipliers):
+                    if first:
+                        value = builder.call(fma, [read(scores, scores_, row), slopes, offsets])
+                        value = simd._power_of_two(builder, value)
+                    else:
+                        value = read(shares, shares_, row)
+                    values.append(builder.fmul(value, multiplier))
+                total = functools.reduce(builder.fadd, values)
+                inverse = builder.fdiv(scales, total)
+                weight = read(weights, weights_, builder.mul(at, step_))
+                for row, value, slot in zip(rows, values, carried):
+                    value = builder.fmul(value, inverse)
+                    builder.store(value, place(shares, shares_, row)).align = 4
+                    builder.store(builder.call(fma, [value, weight, builder.load(slot)]), slot)
+            for k, slot in enumerate(carried):
+                builder.store(builder.load(slot), place(sums, sums_, number(k * lanes))).align = 4
+
+        def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+            size = cgutils.create_struct_proxy(factors)(context, builder, value=args[3]).nitems
+            done = builder.append_basic_block("done")
+            switch = builder.switch(size, done)
+            for count in range(1, _UNROLLED + 1):
+                block = builder.append_basic_block(f"classes{count}")
+                switch.add_case(size.type(count), block)
+                builder.position_at_end(block)
+                emit(context, builder, args, count)
+                builder.branch(done)
+            builder.position_at_end(done)
+            return context.get_dummy_value()
+
+        real = types.float32
+        return types.void(
+            scores, real, real, factors, weights, types.intp, real, shares, types.intp, types.intp, sums
+        ), generate
+
+    typed.__name__ = name
+    return simd.intrinsic(typed)
+
+
+_begin_few, _go_on_few = _sweep("_begin_few", True), _sweep("_go_on_few", False)
+
+
 @compiled
-def _pass(scores, slope, offset, first, factors, weights, shares, m):
+def _pass(scores, slope, offset, first, factors, weights, scale, shares, m):
     """Bring the shares of all pixels to new potentials, and sum them per class (m).
 
     The first pass makes the kernel from the scores and multiplies it by the factors; every other multiplies
-    the shares of the pass before, in place. Then each pixel is brought to sum 1.
+    the shares of the pass before, in place. Then each pixel is brought to the sum ``scale``.
     """
     count = m.size
     size = shares.size // count
     tag = _LANES
     lanes = len(tag)
-    zero, one = simd.fill(np.float32(0), tag), simd.fill(np.float32(1), tag)
-    shift = simd.fill(offset, tag)
-    sums, parts = np.empty(_TILE, np.float32), np.empty(count * _TILE, np.float32)
+    zero = simd.fill(np.float32(0), tag)
+    shift, scales = simd.fill(offset, tag), simd.fill(scale, tag)
+    few = count <= _UNROLLED
+    carried = np.empty(count * lanes, np.float32)
+    sums = np.empty(_TILE, np.float32)
+    parts = np.empty(0 if few else count * _TILE, np.float32)
+    heavy, step = (weights, 1) if weights.size else (np.ones(lanes, np.float32), 0)
     whole = size - size % lanes
     m[:] = 0.0
     for tile in range(0, whole, _TILE):
-        end = min(tile + _TILE, whole) - tile
-        for at in range(0, end, lanes):
-            simd.store(sums, at, zero)
-        for k in range(count):
-            base, factor = k * size + tile, simd.fill(factors[k], tag)
-            if first:
-                for at in range(0, end, lanes):
-                    value = simd.exp2(simd.axpy(slope, simd.load(scores, base + at, tag), shift))
+        stop = min(tile + _TILE, whole)
+        if few and first:
+            _begin_few(scores, slope, offset, factors, heavy, step, scale, shares, tile, stop, carried)
+        elif few:
+            _go_on_few(scores, slope, offset, factors, heavy, step, scale, shares, tile, stop, carried)
+        else:
+            for at in range(0, stop - tile, lanes):
+                simd.store(sums, at, zero)
+            for k in range(count):
+                base, factor = k * size + tile, simd.fill(factors[k], tag)
+                for at in range(0, stop - tile, lanes):
+                    if first:
+                        value = simd.exp2(simd.axpy(slope, simd.load(scores, base + at, tag), shift))
+                    else:
+                        value = simd.load(shares, base + at, tag)
                     value = simd.mul(value, factor)
                     simd.store(parts, k * _TILE + at, value)
                     simd.store(sums, at, simd.add(value, simd.load(sums, at, tag)))
-            else:
-                for at in range(0, end, lanes):
-                    value = simd.mul(simd.load(shares, base + at, tag), factor)
-                    simd.store(parts, k * _TILE + at, value)
-                    simd.store(sums, at, simd.add(value, simd.load(sums, at, tag)))
-        for at in range(0, end, lanes):
-            simd.store(sums, at, simd.div(one, simd.load(sums, at, tag)))
+            for at in range(0, stop - tile, lanes):
+                simd.store(sums, at, simd.div(scales, simd.load(sums, at, tag)))
+            for k in range(count):
+                base = k * size + tile
+                sum_ = zero
+                for at in range(0, stop - tile, lanes):
+                    value = simd.mul(simd.load(parts, k * _TILE + at, tag), simd.load(sums, at, tag))
+                    simd.store(shares, base + at, value)
+                    sum_ = simd.add(sum_, simd.mul(value, simd.load(heavy, (tile + at) * step, tag)))
+                simd.store(carried, k * lanes, sum_)
         for k in range(count):
-            base = k * size + tile
-            carried = zero
-            for at in range(0, end, lanes):
-                value = simd.mul(simd.load(parts, k * _TILE + at, tag), simd.load(sums, at, tag))
-                simd.store(shares, base + at, value)
-                if weights.size:
-                    value = simd.mul(value, simd.load(weights, tile + at, tag))
-                carried = simd.add(carried, value)
-            m[k] += simd.total(carried)
+            m[k] += simd.total(simd.load(carried, k * lanes, tag))
     for at in range(whole, size):
         total = np.float32(0)
         for k in range(count):
-            value = np.exp2(scores[k * size + at] * slope + offset) if first else shares[k * size + at]
-            shares[k * size + at] = value * factors[k]
+            value_ = np.exp2(scores[k * size + at] * slope + offset) if first else shares[k * size + at]
+            shares[k * size + at] = value_ * factors[k]
             total += shares[k * size + at]
         for k in range(count):
-            shares[k * size + at] /= total
-            m[k] += shares[k * size + at] * (weights[at] if weights.size else np.float32(1))
-    if not weights.size:
-        for k in range(count):
-            m[k] /= size
+            shares[k * size + at] *= scale / total
+            m[k] += shares[k * size + at] * heavy[at * step]
+    for k in range(count):
+        m[k] /= scale if weights.size else scale * size
 
 
 @compiled
-def _moments(shares, weights, moments):
+def _moments(shares, weights, scale, moments):
     """Sum the products of the shares per pair of classes; they only steer the step."""
     count = moments.shape[0]
     size = shares.size // count
     tag = _LANES
     lanes = len(tag)
     whole = size - size % lanes
+    norm = np.float64(scale) ** 2 * (1 if weights.size else size)
     for k in range(count):
         for j in range(k + 1):
             sums = simd.fill(np.float32(0), tag)
@@ -356,4 +452,4 @@ def _moments(shares, weights, moments):
             for at in range(whole, size):
                 value_ = shares[k * size + at] * shares[j * size + at]
                 total += value_ * weights[at] if weights.size else value_
-            moments[k, j] = moments[j, k] = total if weights.size else total / size
+            moments[k, j] = moments[j, k] = total / norm

@@ -260,12 +260,10 @@ def sinkhorn_ot(
             max_iter=int(max_iter),
             method=method,
             extent=(low, high),
+            scale=1.0 / flat.shape[-1] if pixels is None else 1.0,
         )
-        # An image without a class transports nothing, and neither do pixels without mass.
-        mass = (classes > 0).any(-1).to(flat.dtype)[:, None]
-        mass = (mass / flat.shape[-1] if pixels is None else mass * pixels)[:, None]
-        # Fresh memory costs more than the arithmetic: where no graph needs the shares, they become the plan.
-        plan = shares * mass if shares.requires_grad or mass.requires_grad else shares.mul_(mass)
+        # Pixels without mass transport nothing.
+        plan = shares if pixels is None else shares * pixels[:, None]
     return TransportPlan.of(plan.reshape(scores.shape).to(scores.dtype), residual, iterations, solver)
 
 
@@ -388,20 +386,41 @@ def solve(
     max_iter: int = 1000,
     method: Method = "newton",
     extent: tuple[float, float] = (0.0, 1.0),
+    scale: float | None = None,
 ) -> PixelShares:
     """Solve checked problems: float scores (B, K, N), masses (B, N) or None and (B, K) that sum to 1.
 
     The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. ``extent`` is
     the smallest and the largest score. The shares of an image are defined in every pixel, also where its mass
-    is zero; they mean nothing where it has no class.
+    is zero. They mean nothing where it has no class, unless ``scale`` is given: it multiplies the shares, and
+    leaves zeros there.
     """
     if pixels is not None:
         # An image without a pixel has nothing to transport to any class.
         classes = classes * (pixels.sum(-1, keepdim=True) > 0)
-    valid = classes > 0
-    problem = _Problem(scores, 1.0 / reg, pixels, classes, valid)
     eps = torch.finfo(scores.dtype).eps
     tol = max(tol, 0.6 * eps * max(extent[1] - extent[0], 1.0) / reg)
+    recorded = torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes)))
+    easy = (extent[1] - extent[0]) / reg <= _EASY_RANGE
+    compiled = _compiled_for(scores)
+    if method == "newton" and easy and not recorded and compiled is not None:
+        # Most batches end here: on small problems even the launch of a torch operation counts. What is left
+        # unfinished goes through the compiled loop once more below, which costs next to nothing.
+        solved, finished = _run(
+            compiled,
+            scores,
+            pixels,
+            classes,
+            sharpness=1.0 / reg,
+            tol=tol,
+            max_iter=max_iter,
+            extent=extent,
+            scale=scale,
+        )
+        if finished:
+            return PixelShares(solved.shares, solved.residual, solved.passes, "numba")
+    valid = classes > 0
+    problem = _Problem(scores, 1.0 / reg, pixels, classes, valid)
     with torch.no_grad():
         detached = problem._replace(
             scores=scores.detach(),
@@ -409,15 +428,18 @@ def solve(
             classes=classes.detach(),
         )
         if method == "pot":
-            return _solve_pot(detached, tol=tol, max_iter=max_iter)
-        if method == "newton":
+            solved = _solve_pot(detached, tol=tol, max_iter=max_iter)
+        elif method == "newton":
             solved = _newton(detached, tol=tol, max_iter=max_iter, extent=extent)
         else:
             solved = _sinkhorn(detached, tol=tol, max_iter=max_iter)
     potentials, shares, residual, iterations, used = solved
-    if torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes))):
+    if recorded and method != "pot":
         shares = _differentiable_shares(problem, potentials, shares)
     dead = ~valid.any(-1)
+    if scale is not None:
+        mass = (~dead).to(shares.dtype)[:, None, None] * scale
+        shares = shares * mass if shares.requires_grad else shares.mul_(mass)
     return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0), used)
 
 
@@ -525,21 +547,22 @@ def _iterate(
 
 def _newton(problem: _Problem, *, tol: float, max_iter: int, extent: tuple[float, float]) -> _Solved:
     """Semi-dual Newton from a subsampled start: a lean loop first, a safeguarded one for what it leaves."""
-    size, device = problem.scores.shape[-1], problem.scores.device
     score_range = (extent[1] - extent[0]) * problem.sharpness
     if score_range > _EASY_RANGE:
-        few = problem if size <= _SAMPLE_HARD else problem.sample(_spread(size, _SAMPLE_HARD, device))
+        size = problem.scores.shape[-1]
+        few = (
+            problem
+            if size <= _SAMPLE_HARD
+            else problem.sample(_spread(size, _SAMPLE_HARD, problem.scores.device))
+        )
         # The first of the easier problems spans half the range that counts as easy.
         steps = math.ceil(math.log(2 * score_range / _EASY_RANGE, 4.0))
         start, passes = _anneal(few, steps, max_iter=max_iter - 1 if few is problem else 50 * steps)
         spent = int(passes.max()) if few is problem else 0
         solved = _climb(problem, start, tol=tol, max_iter=max_iter - spent)
         return solved._replace(passes=solved.passes + passes) if few is problem else solved
-    sample = None
-    if size >= _SAMPLE_MOST:
-        sample = _spread(size, min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST), device)
     lean = min(max_iter, _LEAN_PASSES)
-    solved = _lean(problem, sample, tol=tol, max_iter=lean, middle=sum(extent) / 2)
+    solved = _lean(problem, tol=tol, max_iter=lean, extent=extent)
     rest = (solved.residual > tol).nonzero()[:, 0]
     if len(rest) == 0 or lean == max_iter:
         return solved
@@ -587,24 +610,54 @@ def _compiled_for(scores: Tensor) -> ModuleType | None:
     return _compiled() if scores.device.type == "cpu" and scores.dtype == torch.float32 else None
 
 
-def _lean(problem: _Problem, sample: Tensor | None, *, tol: float, max_iter: int, middle: float) -> _Solved:
+def _run(
+    compiled: ModuleType,
+    scores: Tensor,
+    pixels: Tensor | None,
+    classes: Tensor,
+    *,
+    sharpness: float,
+    tol: float,
+    max_iter: int,
+    extent: tuple[float, float],
+    scale: float | None = None,
+) -> tuple[_Solved, bool]:
+    """Newton without safeguards, compiled; tells whether all images are within ``tol`` or out of passes."""
+    passes = min(max_iter, _LEAN_PASSES)
+    potentials, shares, residual, spent, finished = compiled.solve_images(
+        scores,
+        sharpness,
+        pixels,
+        classes,
+        _easy_sample(scores),
+        middle=sum(extent) / 2,
+        scale=1.0 if scale is None else scale,
+        tol=tol,
+        sample_tol=_SAMPLE_TOL,
+        max_iter=passes,
+        max_step=_LEAN_STEP,
+    )
+    solved = _Solved(potentials, shares, residual, spent, "numba")
+    return solved, finished or passes == max_iter
+
+
+def _easy_sample(scores: Tensor) -> Tensor | None:
+    """Pixel indices of the first solve of an easy problem, None where it would not pay."""
+    size = scores.shape[-1]
+    if size < _SAMPLE_MOST:
+        return None
+    return _spread(size, min(max(size // _SAMPLE_STEP, _SAMPLE_LEAST), _SAMPLE_MOST), scores.device)
+
+
+def _lean(problem: _Problem, *, tol: float, max_iter: int, extent: tuple[float, float]) -> _Solved:
     """Newton without safeguards, compiled where that is possible; a residual above ``tol`` is unfinished."""
-    scores = problem.scores
+    scores, sharpness, pixels, classes, _ = problem
     compiled = _compiled_for(scores)
     if compiled is not None:
-        potentials, shares, residual, passes = compiled.solve_images(
-            scores,
-            problem.sharpness,
-            middle,
-            problem.pixels,
-            problem.classes,
-            sample,
-            tol=tol,
-            sample_tol=_SAMPLE_TOL,
-            max_iter=max_iter,
-            max_step=_LEAN_STEP,
-        )
-        return _Solved(potentials, shares, residual, passes, "numba")
+        return _run(
+            compiled, scores, pixels, classes, sharpness=sharpness, tol=tol, max_iter=max_iter, extent=extent
+        )[0]
+    sample = _easy_sample(scores)
     start, matrix = problem.start(), None
     if sample is not None:
         sampled = problem.sample(sample)
@@ -706,7 +759,7 @@ def _sinkhorn(problem: _Problem, *, tol: float, max_iter: int) -> _Solved:
     return _iterate(problem, problem.start(), move, tol=tol, max_iter=max_iter)
 
 
-def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
+def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> _Solved:
     """The same problems by the POT library, image by image in float64."""
     import ot
 
@@ -716,6 +769,7 @@ def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
     iterations = torch.zeros(scores.shape[0], dtype=torch.long, device=scores.device)
     size = scores.shape[-1]
     uniform = scores.new_full((size,), 1.0 / size)
+    found = problem.start()
     for b in range(scores.shape[0]):
         classes = problem.classes[b].double()
         pixels = (uniform if problem.pixels is None else problem.pixels[b]).double()
@@ -737,10 +791,11 @@ def _solve_pot(problem: _Problem, *, tol: float, max_iter: int) -> PixelShares:
         # The class potentials carry over to pixels of zero mass, which POT does not take.
         potentials = torch.full_like(classes, -math.inf)
         potentials[columns] = torch.from_numpy(log["log_v"]).to(classes)
+        found[b] = potentials
         shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
         iterations[b] = int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
     residual = _residual(problem.classes, problem.marginal(shares), problem.valid)
-    return PixelShares(shares, residual, iterations, "pot")
+    return _Solved(found, shares, residual, iterations, "pot")
 
 
 def _differentiable_shares(problem: _Problem, potentials: Tensor, shares: Tensor) -> Tensor:
