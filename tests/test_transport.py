@@ -404,6 +404,45 @@ def test_fuzz_never_gives_nan_and_reports_the_residual_it_has(dtype, seeds):
 
 
 @pytest.mark.usefixtures("engine")
+def test_1600_problems_converge_or_say_that_they_did_not():
+    """Masses down to 1e-8, one pixel, hard partitions, reg 0.1 to 0.001, 30 % of the pixels masked."""
+    rng = np.random.default_rng(0)
+    finished = 0
+    for _ in range(100):
+        count, size = (
+            int(rng.integers(1, 12)),
+            int(rng.choice([1, 2, 9, 50, 333, 1100], p=[0.2, 0.1, 0.2, 0.3, 0.15, 0.05])),
+        )
+        scores = rng.random((16, count, size))
+        hard = rng.random(16) < 0.3
+        scores[hard] = np.eye(count)[rng.integers(0, count, (int(hard.sum()), size))].swapaxes(1, 2)
+        masses = 10.0 ** rng.uniform(-8, 0, (16, count))
+        valid = torch.from_numpy(rng.random((16, 1, size)) > rng.choice([0.0, 0.3]))
+        reg = float(10.0 ** rng.uniform(-3, -1))
+        result = sinkhorn_ot(
+            torch.from_numpy(scores).float()[:, :, None],
+            reg=reg,
+            class_mass=torch.from_numpy(masses).float(),
+            valid=valid,
+            max_iter=200,
+        )
+        plan = result.plan.double()[:, :, 0]
+        assert torch.isfinite(plan).all()
+        assert (plan >= 0).all()
+        assert (plan.movedim(1, -1)[~valid[:, 0]] == 0).all()
+        alive = valid.any(-1)[:, 0]
+        pixels = valid[:, 0] / valid[:, 0].sum(-1, keepdim=True).clamp_min(1)
+        assert torch.allclose(plan.sum(1), pixels.double(), rtol=1e-5, atol=1e-9)
+        error = marginal_error(result, torch.from_numpy(masses).float())
+        told = (error - result.residual).abs() <= 2e-5 + 1e-2 * error
+        assert told[alive].all(), (error, result.residual)
+        assert ((result.residual <= 1.001e-3) | (result.iterations == 200))[alive].all()
+        assert (plan[~alive] == 0).all()
+        finished += int((result.residual <= 1.001e-3).sum())
+    assert finished >= 1590, finished
+
+
+@pytest.mark.usefixtures("engine")
 def test_masses_below_the_promise_are_reported_honestly():
     """A class of mass 1e-12 may not converge in float32; the residual then says so."""
     scores, reg, b, _ = fuzz_problem(86)
