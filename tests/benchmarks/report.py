@@ -19,7 +19,7 @@ import torch.nn.functional as F
 import transport_peers
 from harness import Timing, environment, interleave, peak_of, seconds, table, threads
 from torch import Tensor
-from workloads import Step, cam_scores, voc_like
+from workloads import Step, cam_scores, saturated, voc_like
 
 from dhr_refine import Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
 
@@ -37,6 +37,7 @@ def transport(rounds: int) -> None:
         "B16 N4096 K10": cam_scores(16, 10, 4096),
         "B1 N262144 K5": cam_scores(1, 5, 262144),
         "B16 N1369 K4": cam_scores(16, 4, 1369),
+        "B16 N4096 K5 saturated": saturated(cam_scores(16, 5, 4096)),
     }
     for name, scores in cases.items():
         with threads(1):
