@@ -79,9 +79,10 @@ def test_equals_pot_with_uneven_masses_in_float64(size):
 
 
 @pytest.mark.usefixtures("engine")
-@pytest.mark.parametrize("size", [300, 4096])
-def test_float32_shares_are_within_a_few_1e_6_of_pot(size):
-    scores = random_scores(1, 4, size, seed=1, dtype=torch.float32)
+@pytest.mark.parametrize("size", [7, 300, 4096])
+@pytest.mark.parametrize("count", [4, 11])
+def test_float32_shares_are_within_a_few_1e_6_of_pot(count, size):
+    scores = random_scores(1, count, size, seed=1, dtype=torch.float32)
     plan = sinkhorn_ot(scores, tol=1e-9).plan[0].double().numpy()
     assert np.abs(plan - pot_plan(scores[0], 0.1)).max() * size < 3e-6
 
