@@ -113,16 +113,22 @@ def test_unnormalised_scores_are_clipped_not_rescaled(backend):
     assert_parity(dense_crf(image, probs.clamp(max=1), backend=backend), expected)
 
 
-@pytest.mark.parametrize(("preset", "number"), [("A", np.uint16), ("C", np.int32)])
+@pytest.mark.parametrize("preset", ["A", "C"])
 @pytest.mark.parametrize("classes", [4, 5])
-def test_near_and_far_vertices(preset, number, classes):
-    # Vertices are numbered from the base of a tile in 16 bits where these suffice; the last of 5 classes is
-    # not filtered.
-    image, probs = photo("astronaut", 512, 500), scores(classes, 512, 500)
+@pytest.mark.parametrize("number", [np.uint16, np.int32])
+def test_near_and_far_vertices(monkeypatch, preset, classes, number):
+    # Vertices are numbered from the base of a tile in 16 bits, and from 0 in 32 where these do not suffice;
+    # the last of 5 classes is not filtered.
+    from dhr_refine import _crf_numba
+
+    monkeypatch.setattr(_crf_numba, "_SHORT", 2**16 if number == np.uint16 else 0)
+    crf._gaussian_lattices.clear()
+    image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
     options = PRESETS[preset]
     lattice = DenseCRFLattice(image, backend="numba", **{key: options[key] for key in LATTICE})
-    assert lattice._bilateral[0].lattice.offsets.dtype == number
-    assert lattice._gaussian.lattice.offsets.dtype == np.uint16
+    crf._gaussian_lattices.clear()
+    kernels = [lattice._gaussian, *lattice._bilateral]
+    assert [kernel.lattice.offsets.dtype for kernel in kernels] == [number] * 2
     expected = dense_crf(image, probs, backend="pydensecrf", **options)
     assert_parity(dense_crf(image, probs, lattice=lattice, **options), expected)
 
@@ -656,27 +662,30 @@ def test_vector_groups(lanes):
 
 @pytest.mark.parametrize("corners", [1, 3, 6, 7])
 @pytest.mark.parametrize("number", [np.uint16, np.int32])
-def test_vector_rows(number, corners):
+@pytest.mark.parametrize("take_turns", [False, True])
+def test_vector_rows(number, corners, take_turns):
     from numba import njit
 
     from dhr_refine import _simd
 
     @njit
-    def apply(offsets, weights, at, corners, values, result):
-        sum_ = _simd.gather(offsets, weights, at, corners, values, 8, _simd.load(values, 0, (0,) * 4))
-        _simd.store(result, 0, sum_)
-        _simd.scatter(offsets, weights, at, corners, values, 8, _simd.load(values, 0, (0,) * 4))
+    def apply(offsets, weights, at, corners, kinds, values, result):
+        start = _simd.load(values, 0, (0,) * 4)
+        _simd.store(result, 0, _simd.gather(offsets, weights, at, corners, kinds, values, 8, start))
+        _simd.scatter(offsets, weights, at, corners, kinds, values, 8, start)
 
     generator = np.random.default_rng(0)
+    kinds = corners if take_turns else 1
     offsets = generator.integers(0, 2**16, corners + 2).astype(number)
     offsets[1:3] = 2**16 - 1  # the largest; twice where there are two corners
     weights = generator.random(corners + 2).astype(np.float32)
-    values = generator.random((2 + 2**16, 4)).astype(np.float32)
+    values = generator.random((2 + kinds * 2**16, 4)).astype(np.float32)
     expected = values.copy()
     used = slice(1, 1 + corners)
-    np.add.at(expected[2:], offsets[used], weights[used, None] * values[0])
-    gathered = values[0] + (weights[used, None] * values[2:][offsets[used]]).sum(axis=0)
+    rows = offsets[used].astype(np.int64) * kinds + np.arange(corners) % kinds
+    np.add.at(expected[2:], rows, weights[used, None] * values[0])
+    gathered = values[0] + (weights[used, None] * values[2:][rows]).sum(axis=0)
     result, flat = np.empty(4, np.float32), values.reshape(-1)
-    apply(offsets, weights, 1, (0,) * corners, flat, result)
+    apply(offsets, weights, 1, (0,) * corners, (0,) * kinds, flat, result)
     np.testing.assert_allclose(result, gathered, rtol=1e-5)
     np.testing.assert_allclose(values, expected, rtol=1e-5)

@@ -24,6 +24,8 @@ from ._permutohedral import Geometry
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
+# Ways that 16 bits can tell.
+_SHORT = 2**16
 # A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
 _PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
 
@@ -70,9 +72,8 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
         plane.phantom_keys(height * width), bits, number * length, length, offsets, weights,
     )  # fmt: skip
     none = np.zeros(0, np.int32), np.zeros(4, np.int64)
-    return _finish(
-        (height, width), geometry.gain, number * length, offsets, weights, *none, holes, hole_starts
-    )
+    size, cells = (height, width), number * length
+    return _finish((0,), size, geometry.gain, cells, offsets, weights, *none, holes, hole_starts)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
@@ -96,15 +97,19 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int) -> NumbaKernel:
     weights = np.empty(pixels * len(corners), np.float32)
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
-    start_bits = max(9, (pixels // 4).bit_length())
-    vertices, table, bits = _crf_build.embed(
+    bits = max(9, (pixels // 4).bit_length())
+    # Large arrays are made here, not in compiled code: NumPy asks the system for large pages, and small ones
+    # take longer to get than to fill.
+    table = np.zeros(len(corners) << bits, np.int64)
+    numbers, table, bits = _crf_build.embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
-        geometry.phantom_keys(pixels), start_bits, id_bits, offsets, weights,
+        geometry.phantom_keys(pixels), table, bits, id_bits, offsets, weights,
     )  # fmt: skip
+    vertices = int(numbers) * len(corners)
     links = _link(corners, vertices, table, bits, id_bits, geometry.strides, threads)
     del table
     none = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    return _finish((height, width), geometry.gain, vertices, offsets, weights, *links, *none)
+    return _finish(corners, (height, width), geometry.gain, vertices, offsets, weights, *links, *none)
 
 
 def _link(
@@ -117,7 +122,7 @@ def _link(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chain up neighbours; return the chains of all axes and the start of each."""
-    following = np.empty(vertices * len(corners), np.int32)
+    following = np.full(vertices * len(corners), -1, np.int32)
 
     def follow(coset: int) -> None:
         _crf_build.follow(corners, coset, table, bits, id_bits, strides, following)
@@ -132,16 +137,24 @@ def _link(
 
 
 def _finish(
-    size: tuple[int, int], gain: float, vertices: int, offsets: np.ndarray, weights: np.ndarray, *links: Any
+    cosets: tuple[int, ...],
+    size: tuple[int, int],
+    gain: float,
+    vertices: int,
+    offsets: np.ndarray,
+    weights: np.ndarray,
+    *links: np.ndarray,
 ) -> NumbaKernel:
     """Shorten the offsets, fold the symmetric normalisation into the weights of both splat and slice."""
     corners = (0,) * (len(weights) // (size[0] * size[1]))
-    bases, frontiers, longest = _crf_build.survey(corners, offsets, *size, vertices)
-    if longest < 2**16:
-        offsets = _crf_build.rebase(corners, offsets, bases, *size)
+    bases, frontiers, longest = _crf_build.survey(corners, cosets, offsets, *size, vertices)
+    if longest < _SHORT:
+        short = np.empty(offsets.size, np.uint16)
+        _crf_build.rebase(corners, offsets, bases, *size, short)
+        offsets = short
     else:
         bases.fill(0)
-    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links)
+    lattice = Lattice(corners, cosets, offsets, weights, bases, frontiers, *links)
     _crf_filter.normalise_weights(corners, weights, _filter_ones(lattice, size), np.float32(gain))
     return NumbaKernel(lattice, size, gain)
 
