@@ -277,11 +277,11 @@ def test_the_number_of_classes_does_not_matter(recipe):
 
 def test_memory_follows_the_tags_not_the_classes(monkeypatch):
     seen = []
-    pool = dhr_refine.rebalance.pool
+    compare = dhr_refine.rebalance.compare
     monkeypatch.setattr(
         dhr_refine.rebalance,
-        "pool",
-        lambda features, weights: seen.append(weights.shape[1]) or pool(features, weights),
+        "compare",
+        lambda features, weights, *rest: seen.append(weights.shape[1]) or compare(features, weights, *rest),
     )
     scene = make_scene(2, tags=(1, 3), classes=171)
     run(scene)

@@ -21,6 +21,7 @@ from ._checks import (
     float32_norm,
     raise_magnitude,
 )
+from .pooling import count_labels
 from .rebalance import check_levels
 
 Background = Literal["first", "last", "none"]
@@ -207,7 +208,8 @@ def read_batch(
     limit = max(_TABLE, cams.shape[1] + 2)
     if entries is not None:
         limit = max(limit, *(len(e) + 2 for e in entries if not isinstance(e, list)), 0)
-    table = _count_labels(base, limit, ignore_index)
+    slots = _label_slots(base, limit, ignore_index)
+    table = _count_slots(slots, limit, ignore_index)
     counts = table.cpu()
     if bool(counts[:, -1].any()):
         strange = base[(base != ignore_index) & ((base < 0) | (base >= limit))][0]
@@ -231,7 +233,7 @@ def read_batch(
     return Batch(
         cams=_gather(cams, channels),
         tags=[len(chosen) for chosen in tags],
-        labels=_local_labels(base, ids, limit, ignore_index),
+        labels=_local_labels(slots, ids, limit),
         classes=_pad(ids, masks.device, width=_width(ids)),
         counts=[len(own) for own in ids],
         base_pixels=_take(table, ids),
@@ -558,13 +560,23 @@ def _check_ignored(
         )
 
 
-def _count_labels(base: Tensor, limit: int, ignore_index: int) -> Tensor:
+def _label_slots(base: Tensor, limit: int, ignore_index: int) -> Tensor:
+    """(B, H, W) where each pixel is counted and looked up: at its label ``0 .. limit - 1``, else behind.
+
+    ``limit`` is for labels that no class can have, ``limit + 1`` for an ignore_index that is none either.
+    """
+    slots = base.clamp(-1, limit)
+    slots.masked_fill_(slots < 0, limit)
+    if not 0 <= ignore_index < limit:
+        slots.masked_fill_(base == ignore_index, limit + 1)
+    return slots
+
+
+def _count_slots(slots: Tensor, limit: int, ignore_index: int) -> Tensor:
     """(B, limit + 1) pixels of each label; the last column counts labels that no class can have."""
-    slot = torch.where((base < 0) | (base >= limit), limit, base)
-    # Pixels to ignore go to a column of their own, cut off again.
-    slot = torch.where(base == ignore_index, limit + 1, slot).flatten(1)
-    table = torch.zeros(base.shape[0], limit + 2, device=base.device)
-    table.scatter_add_(1, slot, torch.ones((), device=base.device).expand(slot.shape))
+    table = count_labels(slots.flatten(1), limit + 2)
+    if 0 <= ignore_index < limit:
+        table[:, ignore_index] = 0.0
     return table[:, : limit + 1]
 
 
@@ -592,12 +604,11 @@ def _take(table: Tensor, ids: list[list[int]]) -> Tensor:
     return torch.take_along_dim(table, index.clamp_min(0), dim=1).masked_fill(index < 0, 0.0)
 
 
-def _local_labels(base: Tensor, ids: list[list[int]], limit: int, ignore_index: int) -> Tensor:
+def _local_labels(slots: Tensor, ids: list[list[int]], limit: int) -> Tensor:
     """Base mask in local class numbers; labels that are no class of their image become K."""
     classes = _width(ids)
-    lookup = np.full((len(ids), limit + 1), classes, dtype=np.int64)
+    lookup = np.full((len(ids), limit + 2), classes, dtype=np.int64)
     for image, own in enumerate(ids):
         lookup[image, own] = np.arange(len(own))
-    table = torch.from_numpy(lookup).to(base.device)
-    index = torch.where(base == ignore_index, limit, base)
-    return table.gather(1, index.flatten(1)).view(base.shape)
+    table = torch.from_numpy(lookup).to(slots.device)
+    return table.gather(1, slots.flatten(1)).view(slots.shape)

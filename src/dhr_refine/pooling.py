@@ -149,29 +149,32 @@ def cell_weights(
     multiple of the ViT patch (USS) or, as here by default, of the grid (WSS).
     """
     if assign == "area":
-        counts = _cell_counts(labels, grid, num_classes + 1)
-        pixels = counts.sum(1).sum(-1, keepdim=True)  # of the image, after an enlargement if any
-        return counts[:, :num_classes].to(dtype) * (counts.shape[-1] / pixels[:, None].to(dtype))
+        return area_weights(cell_counts(labels, grid, num_classes + 1), dtype)
     units = (multiple, multiple) if multiple else grid
     labels = _enlarge(labels, *(-(-size // unit) * unit for size, unit in zip(labels.shape[1:], units)))
-    counts = _cell_counts(labels, grid, num_classes + 1, late=1)
+    counts = cell_counts(labels, grid, num_classes + 1, late=1)
     winner = counts.argmax(1, keepdim=True)  # argmax returns the first of equals: the lowest label
     return torch.zeros_like(counts, dtype=dtype).scatter_(1, winner, 1.0)[:, :num_classes]
 
 
-def cell_shares(labels: Tensor, grid: torch.Size | tuple[int, int], *, num_classes: int) -> Tensor:
-    """(B, C, h * w) share in [0, 1] of each cell's own pixels that carries each class; see cell_weights."""
-    counts = _cell_counts(labels, grid, num_classes + 1)
-    return counts[:, :num_classes] / counts.sum(1, keepdim=True)
+def area_weights(counts: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
+    """(B, C, N) weights of cells by area from :func:`cell_counts` (B, C + 1, N), in feature cells."""
+    pixels = counts.sum((1, 2), keepdim=True)  # of the image, after an enlargement if any
+    return counts[:, :-1].to(dtype) * (counts.shape[-1] / pixels.to(dtype))
+
+
+def cell_shares(counts: Tensor) -> Tensor:
+    """(B, C, N) share in [0, 1] of each cell's own pixels, from its :func:`cell_counts` (B, C + 1, N)."""
+    return counts[:, :-1] / counts.sum(1, keepdim=True)
 
 
 def box_mass(inside: Tensor, grid: torch.Size | tuple[int, int]) -> Tensor:
     """(B, h * w) mass of each cell: the share of its pixels ``inside`` (B, H, W), brought to sum 1."""
-    share = cell_shares((~inside).long(), grid, num_classes=1)[:, 0]
+    share = cell_shares(cell_counts((~inside).long(), grid, 2))[:, 0]
     return share / share.sum(-1, keepdim=True).clamp_min(1e-12)
 
 
-def _cell_counts(
+def cell_counts(
     labels: Tensor, grid: torch.Size | tuple[int, int], slots: int, *, late: Literal[0, 1] = 0
 ) -> Tensor:
     """(B, slots, h * w) float32 number of pixels of each label in each cell.
@@ -181,17 +184,20 @@ def _cell_counts(
     """
     # A mask coarser than the features: every cell reads the label under it.
     labels = _enlarge(labels, *(max(size, cell) for size, cell in zip(labels.shape[1:], grid)))
-    batch, height, width = labels.shape
+    height, width = labels.shape[1:]
     cells = grid[0] * grid[1]
     rows = ((torch.arange(height, device=labels.device) + late) * grid[0] - late) // height
     columns = ((torch.arange(width, device=labels.device) + late) * grid[1] - late) // width
-    cell = rows[:, None] * grid[1] + columns
-    image = torch.arange(batch, device=labels.device)[:, None, None]
-    index = (image * slots + labels) * cells + cell
+    cell = torch.add(columns, rows[:, None], alpha=grid[1])
+    index = torch.add(cell, labels, alpha=cells)
+    return count_labels(index.flatten(1), slots * cells).unflatten(1, (slots, cells))
+
+
+def count_labels(labels: Tensor, slots: int) -> Tensor:
+    """(B, slots) float32 number of entries of labels (B, N) int64 that have each value ``0 .. slots - 1``."""
     # Whole counts in float32 are exact whatever the order of the additions: deterministic on every device.
-    counts = torch.zeros(batch * slots * cells, device=labels.device)
-    counts.scatter_add_(0, index.flatten(), torch.ones((), device=labels.device).expand(index.numel()))
-    return counts.view(batch, slots, cells)
+    counts = torch.zeros(labels.shape[0], slots, device=labels.device)
+    return counts.scatter_add_(1, labels, torch.ones((), device=labels.device).expand(labels.shape))
 
 
 def _enlarge(labels: Tensor, height: int, width: int) -> Tensor:

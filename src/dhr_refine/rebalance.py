@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from numbers import Integral
 from typing import NamedTuple
 
@@ -19,14 +20,13 @@ from ._checks import (
     describe,
     show_shapes,
 )
-from .pooling import ClassCentroids, box_mass, cell_weights, check_mask, pool
+from ._compare import LEAST_NORM, compare
+from .pooling import area_weights, box_mass, cell_counts, cell_weights, check_mask, count_labels
 from .recipe import Recipe
 from .transport import check_reg, early_stopped_weights, minmax, solve
 
 # The released code votes on a mask enlarged to whole patches of a ViT-S/14.
 _RELEASED_PATCH = 14
-# A vector shorter than this has no direction; cosines do not depend on the scale of features otherwise.
-_LEAST_NORM = 1e-18
 
 
 class Rebalanced(NamedTuple):
@@ -44,7 +44,8 @@ class Rebalanced(NamedTuple):
         return show_shapes(self)
 
 
-class Context(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Context:
     """A mask prepared for rebalancing: what both steps need to know about it, computed once."""
 
     labels: Tensor  # (B, H, W) int64, num_classes = takes no part
@@ -53,6 +54,25 @@ class Context(NamedTuple):
     num_classes: int
     background: int | None
     class_mass: Tensor  # (B, C) marginal of the transport, zero for absent classes
+    _kept: dict[tuple, Tensor] = field(default_factory=dict, repr=False)  # what was asked for each grid
+
+    def counts(self, grid: torch.Size, *, seed: bool = False) -> Tensor:
+        """(B, C + 1, h * w) pixels of each label, or label of the seed, in each cell."""
+        key = ("seed" if seed else "labels", *grid)
+        if key not in self._kept:
+            labels = self.seed if seed else self.labels
+            assert labels is not None
+            self._kept[key] = cell_counts(labels, grid, self.num_classes + 1)
+        return self._kept[key]
+
+    def box_mass(self, grid: torch.Size) -> Tensor | None:
+        """(B, h * w) mass of each cell by its pixels inside the boxes, None = the same for all."""
+        if self.inside is None:
+            return None
+        key = ("inside", *grid)
+        if key not in self._kept:
+            self._kept[key] = box_mass(self.inside, grid)
+        return self._kept[key]
 
 
 def uss_rebalance(
@@ -299,10 +319,7 @@ def make_context(
     if inside is not None:
         labels = torch.where(inside, labels, num_classes)
         seed = None if seed is None else torch.where(inside, seed, num_classes)
-    area = torch.zeros(labels.shape[0], num_classes + 1, device=labels.device)
-    flat = labels.flatten(1)
-    area.scatter_add_(1, flat, torch.ones((), device=labels.device).expand(flat.shape))
-    area = area[:, :num_classes]
+    area = count_labels(labels.flatten(1), num_classes + 1)[:, :num_classes]
     mass = (area > 0).float()
     if recipe.marginal == "background" and background is not None:
         mass[:, background] = 0.0
@@ -313,47 +330,36 @@ def make_context(
     return Context(labels, seed, inside, num_classes, background, _renormalise(mass))
 
 
-def _pool(
-    features: Tensor, context: Context, recipe: Recipe, *, multiple: int | None = None
-) -> ClassCentroids:
-    def weigh(labels: Tensor) -> Tensor:
-        grid, count = features.shape[-2:], context.num_classes
+def _class_weights(
+    context: Context, grid: torch.Size, recipe: Recipe, *, multiple: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """Weights (B, C, h * w) of the cells in each class average, sum 1 or 0; cells (B, C) of each class."""
+
+    def weigh(seed: bool) -> Tensor:
+        if recipe.assign == "area":
+            return area_weights(context.counts(grid, seed=seed))
+        labels = context.seed if seed else context.labels
+        assert labels is not None
+        count = context.num_classes
         return cell_weights(labels, grid, num_classes=count, assign=recipe.assign, multiple=multiple)
 
-    weights = weigh(context.labels)
-    if context.seed is None:
-        return pool(features, weights)
+    weights = weigh(seed=False)
     counts = weights.sum(-1)
-    own = weigh(context.seed)
-    # A mean of means, as one set of weights: the features are read once.
-    share = recipe.seed_weight * ((counts > 0) & (own.sum(-1) > 0))[..., None]
-    mixed = (1.0 - share) * _renormalise(weights) + share * _renormalise(own)
-    return ClassCentroids(pool(features, mixed).vectors, counts)
+    weights = _renormalise(weights)
+    if context.seed is not None:
+        own = weigh(seed=True)
+        # A mean of means, as one set of weights: the features are read once.
+        share = recipe.seed_weight * ((counts > 0) & (own.sum(-1) > 0))[..., None]
+        weights = (1.0 - share) * weights + share * _renormalise(own)
+    return weights, counts
 
 
-def _heatmaps(features: Tensor, centroids: Tensor, recipe: Recipe) -> Tensor:
-    """(B, C, h, w) similarity of every cell and every centroid, as one matrix product."""
-    cells = features.flatten(2)
-    norms = _cell_norms(cells).clamp_min(_LEAST_NORM)
-    cosine = (F.normalize(centroids, dim=-1, eps=_LEAST_NORM) @ cells) / norms
-    if recipe.heatmap == "minmax":
-        heat = minmax(cosine, torch.ones_like(cosine[:, :, :1], dtype=torch.bool))
-    else:
-        heat = cosine.relu()
-    return heat.unflatten(-1, features.shape[-2:])
-
-
-def _cell_norms(cells: Tensor) -> Tensor:
-    """(B, 1, N) lengths of the feature vectors (B, D, N).
-
-    Reducing over channels straight away strides through memory: on a CPU it takes thirty times as long as
-    adding up blocks of channels first.
-    """
-    blocks = cells.split(64, dim=1)
-    total = torch.zeros_like(blocks[0])
-    for block in blocks:
-        total[:, : block.shape[1]].addcmul_(block, block)
-    return total.sum(dim=1, keepdim=True).sqrt()
+def _heat(cosine: Tensor, recipe: Recipe) -> Tensor:
+    """(B, C, h, w) similarity of cells and centroids as the recipe wants it."""
+    if recipe.heatmap == "relu":
+        return cosine.relu()
+    flat = cosine.flatten(2)
+    return minmax(flat, torch.ones_like(flat[:, :, :1], dtype=torch.bool)).view_as(cosine)
 
 
 def _weights(
@@ -374,19 +380,18 @@ def _weights(
         everywhere = torch.ones_like(flat[:, 0], dtype=torch.bool)
         return early_stopped_weights(flat, everywhere, classes > 0).reshape(scores.shape)
     cells = None
-    if context.inside is not None and recipe.geometry == "centred":
-        cells = box_mass(context.inside, scores.shape[-2:])
-        cells = cells if images is None else cells[images]
+    if recipe.geometry == "centred":
+        cells = context.box_mass(scores.shape[-2:])
+        cells = cells if cells is None or images is None else cells[images]
     return solve(flat, cells, classes, reg=reg, tol=1e-3).shares.reshape(scores.shape)
 
 
 def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Recipe) -> Rebalanced:
     """:func:`uss_rebalance` on checked input."""
-    features = features.float()
-    multiple = _RELEASED_PATCH if recipe.assign == "majority" else None
-    centroids, counts = _pool(features, context, recipe, multiple=multiple)
+    weights, counts = _class_weights(context, features.shape[-2:], recipe, multiple=_RELEASED_PATCH)
     present = counts > 0
-    heat = _heatmaps(features, centroids, recipe)
+    centroids, cosine = compare(features, weights)
+    heat = _heat(cosine, recipe)
     if recipe.transport == "each":
         mass = _renormalise(context.class_mass * present)
         heat = heat * _weights(heat, context, mass, reg=reg, recipe=recipe)
@@ -395,7 +400,7 @@ def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Rec
 
 def similarity(centroids: Tensor) -> Tensor:
     """(B, C, C) cosine between class centroids (B, C, D); 0 for absent classes."""
-    units = F.normalize(centroids, dim=-1, eps=_LEAST_NORM)
+    units = F.normalize(centroids, dim=-1, eps=LEAST_NORM)
     return (units @ units.mT).clamp(-1.0, 1.0)  # rounding must not lift equal centroids above tau = 1
 
 
@@ -433,21 +438,23 @@ def rebalance_wss(
     heat = torch.zeros_like(scores)
     pooled: list[Tensor] = []
     present = context.class_mass > 0
+    weighed: dict[torch.Size, tuple[Tensor, Tensor]] = {}
     for features in levels:
-        features = features.float()
-        if recipe.geometry == "released":
-            features = F.interpolate(features, grid, mode="bilinear", align_corners=True)
-        centroids, counts = _pool(features, context, recipe)
-        level = _heatmaps(features, centroids, recipe)
+        resized = grid if recipe.geometry == "released" else None
+        own = features.shape[-2:] if resized is None else grid
+        if own not in weighed:
+            weighed[own] = _class_weights(context, own, recipe)
+        weights, counts = weighed[own]
+        centroids, cosine = compare(features, weights, resized)
+        level = _heat(cosine, recipe)
         # Resizing the few score maps, not the many channels, and pooling at the level's own resolution.
-        if level.shape[-2:] != grid:
+        if own != grid:
             level = F.interpolate(level, grid, mode="bilinear", antialias=_shrinks(level, grid))
         heat += level / len(levels)
         pooled.append(centroids)
         present = present & (counts > 0)
     if recipe.heatmap == "minmax":
-        everywhere = torch.ones_like(heat[:, :, :1, 0], dtype=torch.bool)
-        heat = minmax(heat.flatten(2), everywhere).reshape(heat.shape)
+        heat = _heat(heat, recipe)
 
     sizes = groups.sum(-1)
     # A connected group stands in the rows of all its members: its lowest member speaks for it. Rows of the

@@ -24,8 +24,8 @@ from ._inputs import (
 )
 from .crf import DenseCRFLattice, dense_crf
 from .pamr import pamr
-from .pooling import box_mass, cell_shares
-from .rebalance import group_classes, make_context, rebalance_uss, rebalance_wss, similarity
+from .pooling import box_mass, cell_shares, count_labels
+from .rebalance import Context, group_classes, make_context, rebalance_uss, rebalance_wss, similarity
 from .recipe import Recipe
 from .transport import check_reg, early_stopped_weights, solve
 
@@ -382,7 +382,9 @@ class _Crops:
         self.full = batch.base.shape[1:]
         self.tags = batch.tags[rows[0]]
         self.classes = batch.counts[rows[0]]
-        self.images = None if batch.images is None else self.cut(batch.images[self.index])
+        self.images = None
+        if boundary is not None and batch.images is not None:
+            self.images = self.cut(batch.images[self.index])
         self.boundary = boundary
         # One lattice serves the seed and the result.
         self.lattice = None
@@ -449,12 +451,12 @@ def _refine(
     crops = _make_crops(batch, boundary, rows)
 
     seed = _seed(batch, crops, absent, reg=reg, recipe=recipe)
-    merged = _merge(seed, batch.labels, absent, recipe)
+    merged = _merge(seed, batch, absent, recipe)
     init = torch.where(merged, seed, batch.labels)
     context = make_context(
         init,
         batch.inside,
-        seed=_with_background(seed, batch, absent),
+        seed=_with_background(seed, batch, absent) if recipe.seed_weight > 0.0 else None,
         num_classes=absent,
         background=batch.background,
         recipe=recipe,
@@ -463,16 +465,17 @@ def _refine(
     alike = similarity(uss.centroids)
     groups = group_classes(alike, tau, context, recipe)
     wss = rebalance_wss(uss.scores, batch.wss, context, groups, reg=reg, recipe=recipe)
-    scores = _finish(wss.scores, uss.present, context.labels, recipe)
+    scores = _finish(wss.scores, uss.present, context, recipe)
 
     labels = init.clone()
     probs = scores.new_zeros(batch.base.shape[0], absent, *batch.base.shape[1:]) if keep else None
     for crop in crops:
-        maps = _enlarge(scores[crop.index, : crop.classes], crop, recipe)
-        maps = crop.refine_edges(maps)
-        # A boundary tool gives every channel some probability; a class without a pixel in M_init has none.
-        maps = maps * uss.present[crop.index, : crop.classes, None, None]
-        best, winner = maps.max(dim=1)
+        present = uss.present[crop.index, : crop.classes, None, None]
+        maps = _enlarge(scores[crop.index, : crop.classes] * present, crop, recipe)
+        if boundary is not None:
+            # It gives every channel some probability; a class without a pixel in M_init has none.
+            maps = crop.refine_edges(maps) * present
+        best, winner = _first_best(maps)
         crop.paste(torch.where(best > 0, winner, crop.cut(init[crop.index])), labels)
         if probs is not None:
             crop.paste(maps, probs[:, : crop.classes])
@@ -518,24 +521,33 @@ def _seed(batch: Batch, crops: list[_Crops], absent: int, *, reg: float, recipe:
         # A pixel that no CAM claims stays unassigned; inside the boundary tool, or its output would sum
         # to 1 over the tags and leave nothing to the background.
         unassigned = 1.0 - tags.amax(dim=1, keepdim=True)
-        _, winner = crop.refine_edges(torch.cat((tags, unassigned), dim=1)).max(dim=1)
-        crop.paste(torch.where(winner < crop.tags, winner + offset, absent), seed)
+        _, winner = _first_best(crop.refine_edges(torch.cat((tags, unassigned), dim=1)))
+        local = torch.arange(offset, offset + crop.tags + 1, device=seed.device)
+        local[-1] = absent
+        crop.paste(local.index_select(0, winner.flatten()).view_as(winner), seed)
     return seed
 
 
-def _merge(seed: Tensor, labels: Tensor, absent: int, recipe: Recipe) -> Tensor:
+def _first_best(maps: Tensor) -> tuple[Tensor, Tensor]:
+    """Maximum over the classes of (b, k, h, w) and the lowest class that has it, both (b, h, w)."""
+    count = maps.shape[1]
+    if maps.device.type != "cpu" or count > 128:
+        return maps.max(dim=1)
+    # On a CPU the indices of max take five times as long: they are worked out pixel by pixel. Here each class
+    # stands for its own number, plus k where it is not the best, in 8 bits.
+    best = maps.amax(dim=1)
+    rank = (maps != best[:, None]).view(torch.uint8).mul_(count)
+    rank += torch.arange(count, dtype=torch.uint8)[:, None, None]
+    return best, rank.amin(dim=1).long()
+
+
+def _merge(seed: Tensor, batch: Batch, absent: int, recipe: Recipe) -> Tensor:
     """(B, H, W) bool, pixels whose seed overwrites the base mask."""
-    assigned = seed < absent
     if recipe.merge == "all":
-        return assigned
-
-    def pixels(mask: Tensor) -> Tensor:
-        counts = torch.zeros(mask.shape[0], absent + 1, dtype=torch.long, device=mask.device)
-        flat = mask.flatten(1)
-        return counts.scatter_add_(1, flat, torch.ones_like(flat))
-
-    shrunk = pixels(labels) < pixels(seed)
-    return assigned & shrunk.gather(1, seed.flatten(1)).view_as(seed)
+        return seed < absent
+    pixels = count_labels(seed.flatten(1), absent + 1)[:, :absent]
+    shrunk = F.pad(batch.base_pixels < pixels, (0, 1), value=False)  # where nothing is assigned, nothing does
+    return shrunk.gather(1, seed.flatten(1)).view_as(seed)
 
 
 def _with_background(seed: Tensor, batch: Batch, absent: int) -> Tensor:
@@ -603,17 +615,16 @@ def _enlarge(maps: Tensor, crop: _Crops, recipe: Recipe) -> Tensor:
     return crop.cut(maps)
 
 
-def _finish(scores: Tensor, present: Tensor, labels: Tensor, recipe: Recipe) -> Tensor:
+def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -> Tensor:
     """Mix M_init in and bring the scores of a pixel to sum 1, as the recipe says."""
     if not recipe.normalise and recipe.prior == 0.0:
         return scores
-    count = scores.shape[1]
     if recipe.normalise:
         # Where nothing scores, every class that is present does.
         scores = scores + 1e-6 * present[..., None, None]
         scores = scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12)
     if recipe.prior > 0.0:
-        shares = cell_shares(labels, scores.shape[-2:], num_classes=count).view(scores.shape)
+        shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
         known = shares.sum(dim=1, keepdim=True)
         scores = (1.0 - recipe.prior * known) * scores + recipe.prior * shares
@@ -622,7 +633,7 @@ def _finish(scores: Tensor, present: Tensor, labels: Tensor, recipe: Recipe) -> 
 
 def _to_labels(local: Tensor, classes: Tensor, ignore_index: int) -> Tensor:
     """Local class numbers (B, H, W) as mask labels."""
-    table = torch.nn.functional.pad(classes, (0, 1), value=ignore_index)
+    table = F.pad(classes, (0, 1), value=ignore_index)
     return table.gather(1, local.flatten(1)).view(local.shape)
 
 
