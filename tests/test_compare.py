@@ -32,6 +32,17 @@ def scene(device, grid, size, *, depth=70, batch=3, dtype=torch.float32, channel
     return features, weights.to(device), None if grid is None else torch.Size(grid)
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def path(request, monkeypatch):
+    """Whether CPU maps take the compiled pass."""
+    if request.param == "torch":
+        monkeypatch.setattr(_compare, "_compiled", lambda: None)
+    else:
+        pytest.importorskip("numba", reason="needs numba: pip install dhr_refine[numba]")
+    return request.param
+
+
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("size", [(16, 16), (7, 9), (1, 5), (23, 4), (1, 1)])
 @pytest.mark.parametrize("grid", [None, (11, 13), (1, 1), (2, 9), (37, 3)])
@@ -47,6 +58,7 @@ def test_equals_resizing_all_channels(device, size, grid, channels_last, monkeyp
     assert (cosine[:, 2] == 0).all()
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_works_in_float32(device, dtype):
     features, weights, grid = scene(device, (5, 6), (8, 8), dtype=dtype)
@@ -59,8 +71,17 @@ def test_works_in_float32(device, dtype):
     assert torch.equal(features, before)
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize("scale", [1e-14, 1e14])
 def test_cosines_do_not_depend_on_the_scale(device, scale):
     features, weights, grid = scene(device, None, (8, 8))
     wanted = compare(features, weights, grid).cosine
     assert torch.allclose(compare(features * scale, weights, grid).cosine, wanted, atol=1e-5)
+
+
+@pytest.mark.usefixtures("path")
+def test_takes_features_that_require_gradients(device):
+    features, weights, grid = scene(device, None, (8, 8))
+    with torch.no_grad():
+        result = compare(features.clone().requires_grad_(), weights, grid)
+    assert torch.equal(result.cosine, compare(features, weights, grid).cosine)

@@ -283,7 +283,7 @@ def test_memory_follows_the_tags_not_the_classes(monkeypatch):
         "compare",
         lambda features, weights, *rest: seen.append(weights.shape[1]) or compare(features, weights, *rest),
     )
-    scene = make_scene(2, tags=(1, 3), classes=171)
+    scene = make_scene(2, tags=(1, 3), alike=(1, 3), classes=171)
     run(scene)
     assert seen == [3, 3, 3]
 

@@ -210,7 +210,7 @@ def read_batch(
         limit = max(limit, *(len(e) + 2 for e in entries if not isinstance(e, list)), 0)
     slots = _label_slots(base, limit, ignore_index)
     table = _count_slots(slots, limit, ignore_index)
-    counts = table.cpu()
+    counts = table.cpu().numpy()
     if bool(counts[:, -1].any()):
         strange = base[(base != ignore_index) & ((base < 0) | (base >= limit))][0]
         raise ValueError(
@@ -228,7 +228,7 @@ def read_batch(
         if background_id is not None:
             own = [background_id, *own]
         if all_labels:
-            own += [label for label in counts[image, :limit].nonzero()[:, 0].tolist() if label not in own]
+            own += [label for label in np.flatnonzero(counts[image, :limit]).tolist() if label not in own]
         ids.append(own)
     return Batch(
         cams=_gather(cams, channels),
@@ -291,15 +291,19 @@ def _read_images(
     if not images.is_floating_point():
         raise TypeError(f"images must be uint8 or floating point, got {describe(images)}: call .byte() on it")
     images = images.detach().float()
-    low, high = torch.stack(torch.aminmax(images)).tolist() if images.numel() else (0.0, 0.0)
-    if not (math.isfinite(low) and math.isfinite(high)):
+    lows, highs = [0.0], [0.0]
+    if images.numel():
+        lows, highs = torch.stack((images.amin((0, 2, 3)), images.amax((0, 2, 3)))).tolist()
+    low, high = min(lows), max(highs)
+    if not all(map(math.isfinite, (*lows, *highs))):
         raise ValueError("images hold NaN or infinity: check the augmentation")
     # Resizing overshoots a little; a normalised image that stays this close to [0, 1] would be all grey.
     unit = low >= -0.1 and high <= 1.1
     if mean is not None and std is not None and not unit:
         shape = (1, 3, 1, 1)
         images = images * images.new_tensor(list(std)).view(shape) + images.new_tensor(list(mean)).view(shape)
-        low, high = torch.stack(torch.aminmax(images)).tolist()
+        low = min(value * s + m for value, s, m in zip(lows, std, mean))
+        high = max(value * s + m for value, s, m in zip(highs, std, mean))
     if low < -0.5 or high > 1.5:
         raise ValueError(
             f"images span [{low:.3g}, {high:.3g}] after undoing mean and std, not [0, 1]: pass the mean and "
@@ -464,7 +468,7 @@ def _label_entry(entry: Any, position: int, *, sure: bool) -> list[int] | np.nda
 
 
 def _read_tags(
-    entries: list[list[int] | np.ndarray] | None, counts: Tensor, channels: int, background: Background
+    entries: list[list[int] | np.ndarray] | None, counts: np.ndarray, channels: int, background: Background
 ) -> tuple[list[list[int]], list[list[int]], int | None]:
     """Tags of each image (0-based), the CAM channel of each, and the number of foreground classes."""
     if entries is None:
@@ -476,7 +480,7 @@ def _read_tags(
         )
         first = 1 if background == "first" else 0
         present = counts[:, first : first + channels] > 0
-        tags = [row.nonzero()[:, 0].tolist() for row in present]
+        tags = [np.flatnonzero(row).tolist() for row in present]
         return tags, tags, channels
     if all(isinstance(entry, list) for entry in entries):
         return _read_indices([list(entry) for entry in entries], channels, background)
@@ -530,12 +534,14 @@ def _read_indices(
     return tags, [list(range(channels)) for _ in tags], None
 
 
-def _check_labels(counts: Tensor, foreground: int | None, background: Background, ignore_index: int) -> None:
+def _check_labels(
+    counts: np.ndarray, foreground: int | None, background: Background, ignore_index: int
+) -> None:
     if foreground is None:
         return
     allowed = foreground + (0 if background == "none" else 1)
-    wrong = counts[:, allowed:-1].sum(0).nonzero()[:, 0]
-    if wrong.numel():
+    wrong = np.flatnonzero(counts[:, allowed:-1].sum(0))
+    if wrong.size:
         raise ValueError(
             f"masks holds the label {allowed + int(wrong[0])} but there are {foreground} foreground classes "
             f"with background {background!r} (labels 0..{allowed - 1}, ignore {ignore_index}): check "

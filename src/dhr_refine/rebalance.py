@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
 from typing import NamedTuple
@@ -234,7 +234,9 @@ def wss_rebalance(
     check_magnitude(uss_centroids, "uss_centroids")
     with torch.no_grad(), torch.autocast(device_type=scores.device.type, enabled=False):
         groups = group_classes(similarity(uss_centroids.float()), tau, context, recipe)
-        return rebalance_wss(scores.float(), levels, context, groups, reg=reg, recipe=recipe)
+        heat, centroids, present = compare_levels(levels, context, scores.shape[-2:], recipe)
+        result = rebalance_wss(scores.float(), lambda: heat, context, groups, reg=reg, recipe=recipe)
+        return Rebalanced(result, centroids, present)
 
 
 def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
@@ -424,18 +426,11 @@ def group_classes(alike: Tensor, tau: float, context: Context, recipe: Recipe) -
     return linked
 
 
-def rebalance_wss(
-    scores: Tensor,
-    levels: Sequence[Tensor],
-    context: Context,
-    groups: Tensor,
-    *,
-    reg: float,
-    recipe: Recipe,
-) -> Rebalanced:
-    """:func:`wss_rebalance` on checked input, for groups already found (:func:`group_classes`)."""
-    grid = scores.shape[-2:]
-    heat = torch.zeros_like(scores)
+def compare_levels(
+    levels: Sequence[Tensor], context: Context, grid: torch.Size, recipe: Recipe
+) -> tuple[Tensor, Tensor, Tensor]:
+    """WSS similarities (B, C, h, w) on a grid, centroids (B, C, sum of D) and classes present (B, C)."""
+    heat = torch.zeros(*context.class_mass.shape, *grid, device=context.class_mass.device)
     pooled: list[Tensor] = []
     present = context.class_mass > 0
     weighed: dict[torch.Size, tuple[Tensor, Tensor]] = {}
@@ -455,7 +450,22 @@ def rebalance_wss(
         present = present & (counts > 0)
     if recipe.heatmap == "minmax":
         heat = _heat(heat, recipe)
+    return heat, torch.cat(pooled, dim=-1), present
 
+
+def rebalance_wss(
+    scores: Tensor,
+    heat: Callable[[], Tensor],
+    context: Context,
+    groups: Tensor,
+    *,
+    reg: float,
+    recipe: Recipe,
+) -> Tensor:
+    """Scores of :func:`wss_rebalance` for groups already found (:func:`group_classes`).
+
+    ``heat`` gives the WSS similarities (B, C, h, w); nobody asks where no classes are alike.
+    """
     sizes = groups.sum(-1)
     # A connected group stands in the rows of all its members: its lowest member speaks for it. Rows of the
     # released triangle start at their own class, so the same test keeps all of them.
@@ -464,7 +474,7 @@ def rebalance_wss(
     if image.numel():
         members = groups[image, row]
         mass = _renormalise(context.class_mass[image] * members)
-        inner = _weights(heat[image], context, mass, reg=reg, recipe=recipe, images=image)
+        inner = _weights(heat()[image], context, mass, reg=reg, recipe=recipe, images=image)
         inner = torch.where((mass > 0)[..., None, None], inner, 1.0)
         target = image[:, None, None, None].expand_as(inner)
         scores = scores * torch.ones_like(scores).scatter_reduce(0, target, inner, reduce="prod")
@@ -473,7 +483,7 @@ def rebalance_wss(
         scores = scores * _weights(scores, context, mass, reg=reg, recipe=recipe)
         if recipe.heatmap == "minmax":
             scores = minmax(scores.flatten(2), (mass > 0)[..., None]).reshape(scores.shape)
-    return Rebalanced(scores, torch.cat(pooled, dim=-1), present)
+    return scores
 
 
 def _shrinks(maps: Tensor, grid: torch.Size) -> bool:

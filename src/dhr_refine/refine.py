@@ -22,10 +22,19 @@ from ._inputs import (
     read_batch,
     read_groups,
 )
+from ._resize import resize
 from .crf import DenseCRFLattice, dense_crf
 from .pamr import pamr
 from .pooling import box_mass, cell_shares, count_labels
-from .rebalance import Context, group_classes, make_context, rebalance_uss, rebalance_wss, similarity
+from .rebalance import (
+    Context,
+    compare_levels,
+    group_classes,
+    make_context,
+    rebalance_uss,
+    rebalance_wss,
+    similarity,
+)
 from .recipe import Recipe
 from .transport import check_reg, early_stopped_weights, solve
 
@@ -464,8 +473,12 @@ def _refine(
     uss = rebalance_uss(batch.uss, context, reg=reg, recipe=recipe)
     alike = similarity(uss.centroids)
     groups = group_classes(alike, tau, context, recipe)
-    wss = rebalance_wss(uss.scores, batch.wss, context, groups, reg=reg, recipe=recipe)
-    scores = _finish(wss.scores, uss.present, context, recipe)
+
+    def heat() -> Tensor:
+        return compare_levels(batch.wss, context, uss.scores.shape[-2:], recipe)[0]
+
+    wss = rebalance_wss(uss.scores, heat, context, groups, reg=reg, recipe=recipe)
+    scores = _finish(wss, uss.present, context, recipe)
 
     labels = init.clone()
     probs = scores.new_zeros(batch.base.shape[0], absent, *batch.base.shape[1:]) if keep else None
@@ -498,7 +511,7 @@ def _refine(
         seed=seed_mask,
         init_mask=init_mask,
         uss=uss.scores,
-        wss=wss.scores,
+        wss=wss,
         uss_centroids=uss.centroids,
         uss_similarity=alike,
         groups=groups,
@@ -609,10 +622,7 @@ def _enlarge_cams(maps: Tensor, batch: Batch, crop: _Crops, recipe: Recipe) -> T
 
 def _enlarge(maps: Tensor, crop: _Crops, recipe: Recipe) -> Tensor:
     """Bring maps (b, k, u, v) of whole images to pixels and cut the boxes."""
-    if maps.shape[-2:] != tuple(crop.full):
-        aligned = recipe.geometry == "released"
-        maps = F.interpolate(maps, tuple(crop.full), mode="bilinear", align_corners=aligned)
-    return crop.cut(maps)
+    return crop.cut(resize(maps, crop.full, aligned=recipe.geometry == "released"))
 
 
 def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -> Tensor:
