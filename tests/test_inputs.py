@@ -618,3 +618,17 @@ def test_a_broken_normalisation_is_refused(mean, std):
 def test_a_list_beside_batched_masks_is_told_to_stack():
     with pytest.raises(TypeError, match=r"cams must be a torch.Tensor .* stack its tensors with torch.stack"):
         call(cams=list(CAMS))
+
+
+@pytest.mark.parametrize("background", ["first", "none"])
+def test_compact_cams_of_tags_beyond_255(background):
+    generator = torch.Generator().manual_seed(0)
+    cams = torch.rand(2, 8, 8, generator=generator)
+    features = torch.rand(4, 8, 8, generator=generator)
+    offset = 1 if background == "first" else 0
+    base = torch.full((32, 32), 300 + offset)
+    options = {"labels": [3, 300], "boundary": None, "background": background, "ignore_index": 1000}
+    mask = refine_mask(cams, base, features, features, **options)
+    allowed = {3 + offset, 300 + offset} | ({0} if background == "first" else set())
+    assert 300 + offset in mask.unique().tolist()
+    assert set(mask.unique().tolist()) <= allowed

@@ -21,6 +21,7 @@ from torch import Tensor
 from . import _barrier, _crf_build, _crf_filter
 from ._crf_build import Lattice
 from ._permutohedral import Geometry
+from ._unary import log_probs_into
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
@@ -62,7 +63,7 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     number = math.ceil(2 * float(rows[-1])) + 10
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
     if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS:
-        return _build(geometry, np.zeros((0, height, width), np.uint8), 1)
+        return _build(geometry, np.zeros((0, height, width), np.uint8), 1, _Scratch())
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
@@ -81,10 +82,14 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
     arrays = [image.contiguous().numpy() for image in images]
     threads = torch.get_num_threads()
     inner = 1 if len(arrays) >= threads else threads
-    return _on_threads(lambda array: _build(geometry, array, inner), arrays, threads if inner == 1 else 1)
+
+    def build(image: np.ndarray, scratch: _Scratch) -> NumbaKernel:
+        return _build(geometry, image, inner, scratch)
+
+    return _on_threads(build, arrays, threads if inner == 1 else 1)
 
 
-def _build(geometry: Geometry, image: np.ndarray, threads: int) -> NumbaKernel:
+def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratch) -> NumbaKernel:
     height, width = image.shape[1:]
     pixels, corners = height * width, (0,) * (geometry.dimension + 1)
     id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
@@ -93,28 +98,28 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int) -> NumbaKernel:
             f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
             "pass larger sxy and srgb, or backend='torch'"
         )
-    offsets = np.empty(pixels * len(corners), np.int32)
+    offsets = scratch.take("offsets", pixels * len(corners), np.int32)
     weights = np.empty(pixels * len(corners), np.float32)
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
     bits = max(9, (pixels // 4).bit_length())
-    # Large arrays are made here, not in compiled code: NumPy asks the system for large pages, and small ones
-    # take longer to get than to fill.
-    table = np.zeros(len(corners) << bits, np.int64)
+    # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
+    table = scratch.take("table", len(corners) << bits, np.int64)
+    table.fill(0)
     numbers, table, bits = _crf_build.embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
         geometry.phantom_keys(pixels), table, bits, id_bits, offsets, weights,
     )  # fmt: skip
     vertices = int(numbers) * len(corners)
-    links = _link(corners, vertices, table, bits, id_bits, geometry.strides, threads)
-    del table
+    following = scratch.take("following", vertices * len(corners), np.int32)
+    links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
     none = np.zeros(0, np.int32), np.zeros(1, np.int64)
     return _finish(corners, (height, width), geometry.gain, vertices, offsets, weights, *links, *none)
 
 
 def _link(
     corners: tuple[int, ...],
-    vertices: int,
+    following: np.ndarray,
     table: np.ndarray,
     bits: int,
     id_bits: int,
@@ -122,12 +127,12 @@ def _link(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chain up neighbours; return the chains of all axes and the start of each."""
-    following = np.full(vertices * len(corners), -1, np.int32)
+    following.fill(-1)
 
-    def follow(coset: int) -> None:
+    def follow(coset: int, _: _Scratch) -> None:
         _crf_build.follow(corners, coset, table, bits, id_bits, strides, following)
 
-    def chain(axis: int) -> np.ndarray:
+    def chain(axis: int, _: _Scratch) -> np.ndarray:
         return _crf_build.chain(corners, axis, following)
 
     _on_threads(follow, range(len(corners)), threads)
@@ -154,6 +159,7 @@ def _finish(
         offsets = short
     else:
         bases.fill(0)
+        offsets = offsets.copy()  # they lie in working memory
     lattice = Lattice(corners, cosets, offsets, weights, bases, frontiers, *links)
     _crf_filter.normalise_weights(corners, weights, _filter_ones(lattice, size), np.float32(gain))
     return NumbaKernel(lattice, size, gain)
@@ -168,25 +174,26 @@ def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
 def mean_field(
     bilateral: Sequence[NumbaKernel],
     gaussian: NumbaKernel,
-    logs: Tensor,
+    probs: Tensor,
     *,
     iterations: int,
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Run mean field inference from log-probabilities (B, K, H, W); the result has the same shape."""
-    batch, classes = logs.shape[:2]
-    result = torch.empty(logs.shape, dtype=torch.float32)
-    energy, out = logs.reshape(batch, classes, -1).numpy(), result.view(batch, classes, -1).numpy()
+    """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
+    batch, classes = probs.shape[:2]
+    result = torch.empty(probs.shape, dtype=torch.float32)
+    given, out = probs.reshape(batch, classes, -1).numpy(), result.view(batch, classes, -1).numpy()
     threads = torch.get_num_threads()
     inner = 1 if batch >= threads else max(1, min(threads, out.shape[-1] // _PIXELS_PER_THREAD))
 
-    def solve(index: int) -> None:
+    def solve(index: int, scratch: _Scratch) -> None:
         _solve(
             (bilateral[index], gaussian),
             (compat, gauss_compat),
-            energy[index],
+            given[index],
             out[index],
+            scratch,
             iterations=iterations,
             threads=inner,
         )
@@ -195,22 +202,42 @@ def mean_field(
     return result
 
 
-def _on_threads(function: Callable[[Any], Any], items: Sequence[Any], threads: int) -> list[Any]:
-    if threads == 1 or len(items) == 1:
-        return [function(item) for item in items]
-    # A pool of its own for each call: one kept for later would not survive a fork.
-    with ThreadPoolExecutor(min(threads, len(items))) as pool:
-        return list(pool.map(function, items))
+class _Scratch:
+    """Working memory that one thread uses for one image after another: fresh pages are dear."""
+
+    def __init__(self) -> None:
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def take(self, name: str, size: int, dtype: type = np.float32) -> np.ndarray:
+        """Return an array that starts on a cache line, with anything in it.
+
+        A vector that starts in the array may reach beyond its end.
+        """
+        array = self._arrays.get(name)
+        if array is None or array.size < size + 32:
+            array = self._arrays[name] = np.empty(size + 32, dtype)
+        start = -array.ctypes.data % 64 // array.itemsize
+        return array[start : start + size]
 
 
-def _aligned(size: int) -> np.ndarray:
-    """Return zeros that start on a cache line, so that no vector straddles two.
+def _on_threads(function: Callable[[Any, _Scratch], Any], items: Sequence[Any], threads: int) -> list[Any]:
+    """Apply a function to items and the working memory of the thread that it runs on."""
+    results: list[Any] = [None] * len(items)
+    pending = iter(enumerate(items))
 
-    A vector that starts in the array may reach beyond its end.
-    """
-    array = np.zeros(size + 32, np.float32)
-    start = -array.ctypes.data % 64 // 4
-    return array[start : start + size]
+    def work(_: int) -> None:
+        scratch = _Scratch()
+        for index, item in pending:  # one step at a time, whichever thread takes it
+            results[index] = function(item, scratch)
+
+    workers = min(threads, len(items))
+    if workers <= 1:
+        work(0)
+    else:
+        # A pool of its own for each call: one kept for later would not survive a fork.
+        with ThreadPoolExecutor(workers) as pool:
+            list(pool.map(work, range(workers)))
+    return results
 
 
 def _layout(channels: int) -> tuple[int, int]:
@@ -222,39 +249,35 @@ def _layout(channels: int) -> tuple[int, int]:
 def _solve(
     kernels: tuple[NumbaKernel, NumbaKernel],
     compats: tuple[float, float],
-    logs: np.ndarray,
+    probs: np.ndarray,
     result: np.ndarray,
+    scratch: _Scratch,
     *,
     iterations: int,
     threads: int,
 ) -> None:
     """Fill the result of one image, both (K, N), on a number of threads."""
-    classes, pixels = logs.shape
+    classes, pixels = probs.shape
+    logs = scratch.take("logs", probs.size).reshape(probs.shape)
+    log_probs_into(probs, logs)
     # The last class stays hidden where the others just fill the vectors.
     hidden = int(_layout(classes - 1) < _layout(classes))
     lanes, chunks = _layout(classes - hidden)
     gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
-    totals = _aligned(pixels * hidden)
+    totals = scratch.take("totals", pixels * hidden)
     if hidden:
-        for gain, kernel in zip(gains, kernels, strict=True):
-            totals += gain * kernel.sums
+        np.multiply(kernels[0].sums, gains[0], out=totals)
+        totals += gains[1] * kernels[1].sums
     tiles = len(kernels[0].lattice.bases)
     spans = np.array([tiles * thread // threads for thread in range(threads + 1)])
     arguments: list[Any] = []
-    for kernel, gain in zip(kernels, gains, strict=True):
+    for name, kernel, gain in zip(("bilateral", "gaussian"), kernels, gains, strict=True):
         # Each thread's values start on a cache line.
         stride = -(-kernel.vertices * lanes * chunks // 16) * 16
-        values, cuts = _aligned(2 * threads * stride), _cut_chains(kernel.lattice, threads)
-        arguments += [kernel.lattice, cuts, values, stride, gain]
-    arguments += [
-        logs,
-        _aligned(pixels * lanes * chunks),
-        totals,
-        result,
-        kernels[0].size[1],
-        iterations,
-        spans,
-    ]
+        values = scratch.take(name, 2 * threads * stride)
+        arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), values, stride, gain]
+    unary, width = scratch.take("unary", pixels * lanes * chunks), kernels[0].size[1]
+    arguments += [logs, unary, totals, result, width, iterations, spans]
     arrivals = _barrier.make()
 
     def run(thread: int) -> None:

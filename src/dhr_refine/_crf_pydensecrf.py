@@ -10,29 +10,31 @@ import torch
 from torch import Tensor
 
 from ._permutohedral import LatticeParameters
+from ._unary import log_probs
 
 
 def mean_field(
     images: Tensor,
-    logs: Tensor,
+    probs: Tensor,
     parameters: LatticeParameters,
     *,
     iterations: int,
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Run pydensecrf on each image from log-probabilities (B, K, H, W); the result has the same shape."""
+    """Run pydensecrf on each image from probabilities (B, K, H, W) (see _unary.py)."""
     densecrf: Any = importlib.import_module("pydensecrf.densecrf")  # an optional dependency
 
-    batch, classes, height, width = logs.shape
+    batch, classes, height, width = probs.shape
+    logs = log_probs(probs).cpu()
     result = torch.empty(logs.shape, dtype=torch.float32)
     for index in range(batch):
         model = densecrf.DenseCRF2D(width, height, classes)
-        unary = (-logs[index]).cpu().reshape(classes, -1).contiguous()
+        unary = (-logs[index]).reshape(classes, -1).contiguous()
         model.setUnaryEnergy(unary.numpy())
         model.addPairwiseGaussian(sxy=parameters.gauss_sxy, compat=gauss_compat)
         pixels = np.ascontiguousarray(images[index].permute(1, 2, 0).cpu().numpy())
         model.addPairwiseBilateral(sxy=parameters.sxy, srgb=parameters.srgb, rgbim=pixels, compat=compat)
         marginals = np.array(model.inference(iterations), dtype=np.float32)
         result[index] = torch.from_numpy(marginals).reshape(classes, height, width)
-    return result.to(logs.device)
+    return result.to(probs.device)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ._permutohedral import Geometry
+from ._unary import log_probs
 
 # A vertex may gather thousands of pixels: longer lists are summed in pieces, so that no thread of an
 # accelerator is left with a long one.
@@ -174,15 +175,15 @@ def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:
 def mean_field(
     bilateral: TorchKernel,
     gaussian: TorchKernel,
-    logs: Tensor,
+    probs: Tensor,
     *,
     iterations: int,
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Run mean field inference from log-probabilities (B, K, H, W); the result has the same shape."""
-    batch, classes, height, width = logs.shape
-    energy = logs.permute(2, 3, 0, 1).reshape(-1, classes)
+    """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
+    batch, classes, height, width = probs.shape
+    energy = log_probs(probs).permute(2, 3, 0, 1).reshape(-1, classes)
     probs = energy.softmax(dim=1)
     blocks = range(0, classes, -(-classes // -(-classes // _CHANNELS)))  # of equal width
     logits = torch.empty_like(energy)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ._checks import check_finite, check_same, check_tensor, describe
@@ -42,13 +44,26 @@ def check_pair(images: object, probs: object) -> ImageProbs:
         )
     if prob_tensor.shape[1] == 0:
         raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass K above 0")
-    check_finite(prob_tensor, "probs")
-    if prob_tensor.numel() and bool((prob_tensor.min() < 0).item()):
+    low, high = _extent(prob_tensor.detach())
+    if not math.isfinite(low) or not math.isfinite(high):
+        check_finite(prob_tensor, "probs")
+    if low < 0:
         raise ValueError(
-            f"probs must not be negative, got {float(prob_tensor.min()):.3g}: "
-            "pass probabilities, e.g. scores.softmax(dim=1)"
+            f"probs must not be negative, got {low:.3g}: pass probabilities, e.g. scores.softmax(dim=1)"
         )
     return ImageProbs(image_tensor, prob_tensor, batched)
+
+
+def _extent(values: Tensor) -> tuple[float, float]:
+    """Least and largest entry; NaN where an entry is, 0 of nothing."""
+    if values.numel() == 0:
+        return 0.0, 0.0
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        # On the calling thread alone, see _unary.py.
+        array = values.numpy()
+        return float(array.min()), float(array.max())
+    low, high = torch.stack(torch.aminmax(values)).tolist()
+    return low, high
 
 
 def check_image_shape(images: Tensor) -> None:

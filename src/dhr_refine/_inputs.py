@@ -207,7 +207,10 @@ def read_batch(
     entries = _label_entries(request.labels, masks.shape[0])
     limit = max(_TABLE, cams.shape[1] + 2)
     if entries is not None:
-        limit = max(limit, *(len(e) + 2 for e in entries if not isinstance(e, list)), 0)
+        # Tags that name the channels of compact CAMs may lie beyond both.
+        limit = max(
+            limit, *(max(e, default=0) + 3 if isinstance(e, list) else len(e) + 2 for e in entries), 0
+        )
     slots = _label_slots(base, limit, ignore_index)
     table = _count_slots(slots, limit, ignore_index)
     counts = table.cpu().numpy()

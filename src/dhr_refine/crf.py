@@ -18,13 +18,12 @@ from . import _crf_torch
 from ._checks import check_choice, check_positive, check_range, check_tensor, describe
 from ._image_probs import check_image_shape, check_pair
 from ._permutohedral import LatticeParameters, bilateral_geometry, gaussian_geometry
+from ._unary import EXCLUDED
 
 Backend = Literal["auto", "torch", "numba", "pydensecrf"]
 
 _BACKENDS = ("auto", "torch", "numba", "pydensecrf")
 _INSTALL = {"numba": "pip install 'dhr_refine[numba]'", "pydensecrf": "pip install 'dhr_refine[crf]'"}
-# Probabilities are clipped here before the logarithm, as pydensecrf.utils.unary_from_softmax does.
-_SMALLEST = 1e-5
 # Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
 _CACHED_SIZES = 8
 
@@ -106,7 +105,11 @@ class DenseCRFLattice:
         self.shape = (batch, height, width)
         self.device = images.device
         # Compared at each use: a lattice of other images would give a wrong result, silently.
-        self._images = images.clone()
+        self._images = torch.empty_like(images)
+        if images.device.type == "cpu":
+            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, see _unary.py
+        else:
+            self._images.copy_(images)
         module = _implementation(self.backend)
         self._gaussian = _gaussian_lattices.get(self.backend, height, width, float(gauss_sxy), images.device)
         with torch.no_grad():
@@ -155,9 +158,9 @@ class DenseCRFLattice:
                 "build a DenseCRFLattice for these images"
             )
 
-    def _run(self, logs: Tensor, **options: Any) -> Tensor:
+    def _run(self, probs: Tensor, **options: Any) -> Tensor:
         module = _implementation(self.backend)
-        return module.mean_field(self._bilateral, self._gaussian, logs, **options)
+        return module.mean_field(self._bilateral, self._gaussian, probs, **options)
 
 
 @torch.no_grad()
@@ -279,23 +282,22 @@ def _refine(
     if probs.shape[0] == 0 or probs.shape[1] == 1:
         return torch.ones_like(probs)  # one class takes all
     values = probs.float()
-    logs = values.clamp(_SMALLEST, 1).log_()
-    order = None
+    chosen, order = values, None
     if min_prob > 0:
         # Classes left out go first and are cut off; images that keep fewer than others pad with
-        # classes of no probability, which take no part.
+        # classes that take no part.
         keep = values.amax(dim=(2, 3)) > min_prob  # (B, K)
         kept = max(2, int(keep.sum(dim=1).max()))
         order = torch.argsort(keep.int(), dim=1, stable=True)[:, -kept:]  # (B, kept)
-        index = order[:, :, None, None].expand(-1, -1, *logs.shape[2:])
+        index = order[:, :, None, None].expand(-1, -1, *values.shape[2:])
         allowed = keep.gather(1, order) | ~keep.any(dim=1, keepdim=True)
-        logs = torch.where(allowed[:, :, None, None], logs.gather(1, index), -1e30)
+        chosen = torch.where(allowed[:, :, None, None], values.gather(1, index), EXCLUDED)
     if lattice is None and _choose_backend(backend, images.device) == "pydensecrf":
-        result = _implementation("pydensecrf").mean_field(images, logs, parameters, **options)
+        result = _implementation("pydensecrf").mean_field(images, chosen, parameters, **options)
     else:
         sxy, srgb, gauss_sxy = parameters
         lattice = lattice or DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)  # type: ignore[arg-type]
-        result = lattice._run(logs, **options)
+        result = lattice._run(chosen, **options)
     if order is not None:
         index = order[:, :, None, None].expand_as(result)
         result = torch.zeros_like(values).scatter_(1, index, result)
