@@ -104,3 +104,34 @@ def test_without_alike_classes_no_wss_feature_is_read(monkeypatch):
             seen.clear()
             refine_mask(*stack([scene]), labels=[scene.tags], boundary=None, tau=tau, recipe=recipe)
             assert len(seen) == maps
+
+
+@pytest.mark.parametrize(("size", "most"), [(300, 2), (4096, 2), (20000, 2)])
+def test_a_transport_waits_once_or_twice(waits, monkeypatch, size, most):
+    """As on an accelerator, where the host asks late; its result is that of a host that asks at once."""
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(4, 3, size, generator=generator) ** 3
+    scores[0, 1] *= 0.3
+    masses = torch.full((4, 3), 1 / 3)
+    monkeypatch.setattr(transport, "_compiled", lambda: None)
+    expected = transport.solve(scores, None, masses, reg=0.1, tol=1e-3)
+    monkeypatch.setattr(transport, "_blind", lambda scores, passes: passes)
+    waits.seen.clear()
+    with waits:
+        result = transport.solve(scores, None, masses, reg=0.1, tol=1e-3)
+    assert 1 <= len(waits.seen) <= most
+    assert torch.equal(result.iterations, expected.iterations)
+    torch.testing.assert_close(result.shares, expected.shares, rtol=1e-5, atol=1e-6)
+    assert bool((result.residual <= 1e-3).all())
+
+
+def test_what_refine_mask_has_checked_the_crf_does_not_check_again(monkeypatch):
+    def refuse(*arguments):
+        raise AssertionError("checked twice")
+
+    scene = make_scene(0, tags=(2, 6))
+    monkeypatch.setattr(dhr_refine.crf, "check_pair", refuse)
+    monkeypatch.setattr(dhr_refine.crf, "_equal", refuse)
+    mask = refine_mask(*stack([scene]), labels=[scene.tags], boundary="crf")
+    monkeypatch.undo()
+    assert torch.equal(mask, refine_mask(*stack([scene]), labels=[scene.tags], boundary=dhr_refine.dense_crf))

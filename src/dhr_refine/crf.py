@@ -23,6 +23,8 @@ from ._unary import EXCLUDED
 Backend = Literal["auto", "torch", "numba", "pydensecrf"]
 
 _BACKENDS = ("auto", "torch", "numba", "pydensecrf")
+# Defaults, those of DHR and of RSEPM and CLIP-ES: iterations, and the weights of the two kernels.
+_ITERATIONS, _COMPAT, _GAUSS_COMPAT = 10, 4, 3
 _INSTALL = {"numba": "pip install 'dhr_refine[numba]'", "pydensecrf": "pip install 'dhr_refine[crf]'"}
 # Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
 _CACHED_SIZES = 8
@@ -168,12 +170,12 @@ def dense_crf(
     images: Tensor,
     probs: Tensor,
     *,
-    iterations: int = 10,
+    iterations: int = _ITERATIONS,
     sxy: float = 67,
     srgb: float = 3,
-    compat: float = 4,
+    compat: float = _COMPAT,
     gauss_sxy: float = 1,
-    gauss_compat: float = 3,
+    gauss_compat: float = _GAUSS_COMPAT,
     min_prob: float = 0.0,
     backend: Backend = "auto",
     lattice: DenseCRFLattice | None = None,
@@ -268,6 +270,12 @@ def dense_crf(
             "iterations": iterations, "compat": compat, "gauss_compat": gauss_compat,
         }).to(probs.dtype)  # fmt: skip
     return result if pair.batched else result[0]
+
+
+def refine_checked(images: Tensor, probs: Tensor, lattice: DenseCRFLattice) -> Tensor:
+    """:func:`dense_crf` with its defaults on checked input, and a lattice built for just these images."""
+    options = {"iterations": _ITERATIONS, "compat": _COMPAT, "gauss_compat": _GAUSS_COMPAT}
+    return _refine(images, probs, lattice.parameters, "auto", lattice, 0.0, options)
 
 
 def _refine(

@@ -23,7 +23,7 @@ from ._inputs import (
     read_groups,
 )
 from ._resize import resize
-from .crf import DenseCRFLattice, dense_crf
+from .crf import DenseCRFLattice, refine_checked
 from .pamr import pamr
 from .pooling import box_mass, cell_shares, count_labels
 from .rebalance import (
@@ -430,7 +430,8 @@ class _Crops:
         assert self.images is not None
         if self.boundary == "pamr":
             return pamr(self.images, probs)
-        return dense_crf(self.images, probs, lattice=self.lattice)
+        assert self.lattice is not None
+        return refine_checked(self.images, probs, self.lattice)
 
 
 def _make_crops(batch: Batch, boundary: Boundary, rows: list[int]) -> list[_Crops]:
