@@ -67,14 +67,14 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
-    offsets, weights = np.empty(3 * height * width, np.int32), np.empty(3 * height * width, np.float32)
+    offsets, (weights, short) = np.empty(3 * height * width, np.int32), _kept(3 * height * width)
     holes, hole_starts = _crf_build.embed_plane(
         (0,) * 3, height, width, columns, rows, plane.strides, plane.origin,
         plane.phantom_keys(height * width), bits, number * length, length, offsets, weights,
     )  # fmt: skip
     none = np.zeros(0, np.int32), np.zeros(4, np.int64)
     size, cells = (height, width), number * length
-    return _finish((0,), size, geometry.gain, cells, offsets, weights, *none, holes, hole_starts)
+    return _finish((0,), size, geometry.gain, cells, offsets, short, weights, *none, holes, hole_starts)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
@@ -98,23 +98,23 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratc
             f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
             "pass larger sxy and srgb, or backend='torch'"
         )
-    offsets = scratch.take("offsets", pixels * len(corners), np.int32)
-    weights = np.empty(pixels * len(corners), np.float32)
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
     bits = max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
-    table = scratch.take("table", len(corners) << bits, np.int64)
+    each = pixels * len(corners)
+    weights, short = _kept(each)
+    table, offsets = scratch.take("table", (len(corners) << bits, np.int64), (each, np.int32))
     table.fill(0)
     numbers, table, bits = _crf_build.embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
         geometry.phantom_keys(pixels), table, bits, id_bits, offsets, weights,
     )  # fmt: skip
     vertices = int(numbers) * len(corners)
-    following = scratch.take("following", vertices * len(corners), np.int32)
+    (following,) = scratch.take("following", (vertices * len(corners), np.int32))
     links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
     none = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    return _finish(corners, (height, width), geometry.gain, vertices, offsets, weights, *links, *none)
+    return _finish(corners, (height, width), geometry.gain, vertices, offsets, short, weights, *links, *none)
 
 
 def _link(
@@ -147,14 +147,14 @@ def _finish(
     gain: float,
     vertices: int,
     offsets: np.ndarray,
+    short: np.ndarray,
     weights: np.ndarray,
     *links: np.ndarray,
 ) -> NumbaKernel:
-    """Shorten the offsets, fold the symmetric normalisation into the weights of both splat and slice."""
+    """Shorten the offsets where that is possible; fold the symmetric normalisation into the weights."""
     corners = (0,) * (len(weights) // (size[0] * size[1]))
     bases, frontiers, longest = _crf_build.survey(corners, cosets, offsets, *size, vertices)
     if longest < _SHORT:
-        short = np.empty(offsets.size, np.uint16)
         _crf_build.rebase(corners, offsets, bases, *size, short)
         offsets = short
     else:
@@ -202,22 +202,44 @@ def mean_field(
     return result
 
 
+def _kept(count: int) -> list[np.ndarray]:
+    """What a lattice keeps of each pixel's vertices, in one block: weights, and offsets in 16 bits."""
+    parts = ((count, np.float32), (count, np.uint16))
+    return _carve(np.empty(sum(_padded(*part) for part in parts) + 64, np.uint8), parts)
+
+
 class _Scratch:
     """Working memory that one thread uses for one image after another: fresh pages are dear."""
 
     def __init__(self) -> None:
-        self._arrays: dict[str, np.ndarray] = {}
+        self._blocks: dict[str, np.ndarray] = {}
 
-    def take(self, name: str, size: int, dtype: type = np.float32) -> np.ndarray:
-        """Return an array that starts on a cache line, with anything in it.
+    def take(self, name: str, *parts: tuple[int, type]) -> list[np.ndarray]:
+        """Return flat arrays of given lengths and types, with anything in them, in one block of memory."""
+        sizes = [_padded(size, kind) for size, kind in parts]
+        block = self._blocks.get(name)
+        if block is None or block.size < sum(sizes) + 64:
+            block = self._blocks[name] = np.empty(sum(sizes) + 64, np.uint8)
+        return _carve(block, parts)
 
-        A vector that starts in the array may reach beyond its end.
-        """
-        array = self._arrays.get(name)
-        if array is None or array.size < size + 32:
-            array = self._arrays[name] = np.empty(size + 32, dtype)
-        start = -array.ctypes.data % 64 // array.itemsize
-        return array[start : start + size]
+
+def _padded(size: int, kind: type) -> int:
+    """Bytes of an array with room for a vector that starts in it and reaches beyond, in whole cache lines."""
+    return -(-(size * np.dtype(kind).itemsize + 64) // 64) * 64
+
+
+def _carve(block: np.ndarray, parts: Sequence[tuple[int, type]]) -> list[np.ndarray]:
+    """Cut a block of bytes into arrays that start on cache lines, so that no vector straddles two.
+
+    In one block, because the system has large pages for large blocks only, and with small ones the machine
+    spends a tenth of its time on looking up where they are.
+    """
+    at = -block.ctypes.data % 64
+    arrays = []
+    for size, kind in parts:
+        arrays.append(block[at : at + size * np.dtype(kind).itemsize].view(kind))
+        at += _padded(size, kind)
+    return arrays
 
 
 def _on_threads(function: Callable[[Any, _Scratch], Any], items: Sequence[Any], threads: int) -> list[Any]:
@@ -258,26 +280,25 @@ def _solve(
 ) -> None:
     """Fill the result of one image, both (K, N), on a number of threads."""
     classes, pixels = probs.shape
-    logs = scratch.take("logs", probs.size).reshape(probs.shape)
-    log_probs_into(probs, logs)
     # The last class stays hidden where the others just fill the vectors.
     hidden = int(_layout(classes - 1) < _layout(classes))
     lanes, chunks = _layout(classes - hidden)
+    # Each thread's values start on a cache line.
+    strides = [-(-kernel.vertices * lanes * chunks // 16) * 16 for kernel in kernels]
+    sizes = [probs.size, pixels * hidden, pixels * lanes * chunks, *(2 * threads * part for part in strides)]
+    logs, totals, unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
+    logs = logs.reshape(probs.shape)
+    log_probs_into(probs, logs)
     gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
-    totals = scratch.take("totals", pixels * hidden)
     if hidden:
         np.multiply(kernels[0].sums, gains[0], out=totals)
         totals += gains[1] * kernels[1].sums
     tiles = len(kernels[0].lattice.bases)
     spans = np.array([tiles * thread // threads for thread in range(threads + 1)])
     arguments: list[Any] = []
-    for name, kernel, gain in zip(("bilateral", "gaussian"), kernels, gains, strict=True):
-        # Each thread's values start on a cache line.
-        stride = -(-kernel.vertices * lanes * chunks // 16) * 16
-        values = scratch.take(name, 2 * threads * stride)
-        arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), values, stride, gain]
-    unary, width = scratch.take("unary", pixels * lanes * chunks), kernels[0].size[1]
-    arguments += [logs, unary, totals, result, width, iterations, spans]
+    for kernel, own, stride, gain in zip(kernels, values, strides, gains, strict=True):
+        arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), own, stride, gain]
+    arguments += [logs, unary, totals, result, kernels[0].size[1], iterations, spans]
     arrivals = _barrier.make()
 
     def run(thread: int) -> None:
