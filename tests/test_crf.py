@@ -662,30 +662,28 @@ def test_vector_groups(lanes):
 
 @pytest.mark.parametrize("corners", [1, 3, 6, 7])
 @pytest.mark.parametrize("number", [np.uint16, np.int32])
-@pytest.mark.parametrize("take_turns", [False, True])
-def test_vector_rows(number, corners, take_turns):
+def test_vector_rows(number, corners):
     from numba import njit
 
     from dhr_refine import _simd
 
     @njit
-    def apply(offsets, weights, at, corners, kinds, values, result):
+    def apply(offsets, weights, at, corners, values, result):
         start = _simd.load(values, 0, (0,) * 4)
-        _simd.store(result, 0, _simd.gather(offsets, weights, at, corners, kinds, values, 8, start))
-        _simd.scatter(offsets, weights, at, corners, kinds, values, 8, start)
+        _simd.store(result, 0, _simd.gather(offsets, weights, at, corners, values, 8, start))
+        _simd.scatter(offsets, weights, at, corners, values, 8, start)
 
     generator = np.random.default_rng(0)
-    kinds = corners if take_turns else 1
     offsets = generator.integers(0, 2**16, corners + 2).astype(number)
     offsets[1:3] = 2**16 - 1  # the largest; twice where there are two corners
     weights = generator.random(corners + 2).astype(np.float32)
-    values = generator.random((2 + kinds * 2**16, 4)).astype(np.float32)
+    values = generator.random((2 + 2**16, 4)).astype(np.float32)
     expected = values.copy()
     used = slice(1, 1 + corners)
-    rows = offsets[used].astype(np.int64) * kinds + np.arange(corners) % kinds
+    rows = offsets[used].astype(np.int64)
     np.add.at(expected[2:], rows, weights[used, None] * values[0])
     gathered = values[0] + (weights[used, None] * values[2:][rows]).sum(axis=0)
     result, flat = np.empty(4, np.float32), values.reshape(-1)
-    apply(offsets, weights, 1, (0,) * corners, (0,) * kinds, flat, result)
+    apply(offsets, weights, 1, (0,) * corners, flat, result)
     np.testing.assert_allclose(result, gathered, rtol=1e-5)
     np.testing.assert_allclose(values, expected, rtol=1e-5)

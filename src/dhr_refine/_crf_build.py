@@ -24,10 +24,9 @@ class Lattice(NamedTuple):
     """One kernel's lattice for one image of N pixels, as the compiled loops take it."""
 
     corners: tuple[int, ...]  # d + 1 zeros: the number of a pixel's vertices as a type
-    cosets: tuple[int, ...]  # d + 1 zeros where cosets take turns (see embed); one zero where they do not
     offsets: np.ndarray  # (N * (d + 1),) uint16 or int32: vertices of each pixel, less the base of its tile
     weights: np.ndarray  # (N * (d + 1),) float32: barycentric weights
-    bases: np.ndarray  # (tiles,) int64: least offset of each tile, 0 where offsets are int32
+    bases: np.ndarray  # (tiles,) int64: least vertex of each tile, 0 where offsets are int32
     frontiers: np.ndarray  # (tiles + 1,) int64: vertices up to which the tiles before touch any; last: all
     # Neighbours on each axis. In general, chains of vertices (see chain):
     chains: np.ndarray  # int32, one axis after the other, and one more entry
@@ -164,7 +163,7 @@ def _place_tile(
 # --- lattices in general ------------------------------------------------------------------------------
 #
 # Each coset (vertices of one remainder) has an open-addressing table of its own. A slot holds
-# key << id_bits | number in its coset + 1, or 0.
+# key << id_bits | vertex + 1, or 0.
 
 
 @compiled
@@ -205,17 +204,16 @@ def embed(
 ):  # fmt: skip
     """Place every pixel in the lattice: vertex numbers and barycentric weights, both (N, d + 1) flat.
 
-    The vertices of a coset are numbered by first touch. Number n of coset r is vertex n * (d + 1) + r: the
-    r-th vertex of a pixel is of coset r, so n says it all, and 16 bits go (d + 1) times as far.
-    ``phantoms`` are keys of one more simplex, which exists without a pixel. ``table`` holds zeros, 2**bits
-    for each coset. Returns how many numbers a coset takes at most, the table in use at the end and the
-    logarithm of its size per coset.
+    Vertices are numbered by first touch; ``phantoms`` are keys of one more simplex, which exists without a
+    pixel. ``table`` holds zeros, 2**bits for each coset. Returns the number of vertices, the table in use at
+    the end and the logarithm of its size per coset.
     """
     d1 = len(corners)
     scratch = np.zeros(48 * _GROUP, np.float32)
     keys = np.zeros(TILE * d1, np.int64)
     used = np.zeros(d1, np.int64)
     id_mask = (np.int64(1) << id_bits) - 1
+    count = np.int64(0)
     for tile in range(tile_count(height, width)):
         # At most half full after this tile.
         while used.max() + TILE + 1 > np.int64(1) << (bits - 1):
@@ -247,17 +245,18 @@ def embed(
                     slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
                     entry = simd.peek(table, slot)
                     if entry == 0:
-                        used[r] += 1
-                        entry = (key << id_bits) | used[r]
+                        count += 1
+                        entry = (key << id_bits) | count
                         simd.poke(table, slot, entry)
+                        used[r] += 1
                     simd.poke(offsets, first + at + r, np.int32((entry & id_mask) - 1))
     for r in range(phantoms.size):
         key = phantoms[r]
         slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
         if table[slot] == 0:
-            used[r] += 1
-            table[slot] = (key << id_bits) | used[r]
-    return used.max(), table, bits
+            count += 1
+            table[slot] = (key << id_bits) | count
+    return count, table, bits
 
 
 @compiled
@@ -274,7 +273,7 @@ def follow(corners, coset, table, bits, id_bits, strides, following):
     for slot in range(coset << bits, (coset + 1) << bits):
         entry = simd.peek(table, slot)
         if entry != 0:
-            vertex = ((entry & id_mask) - 1) * d1 + coset
+            vertex = (entry & id_mask) - 1
             for axis in range(d1):
                 key = (entry >> id_bits) + beyond - simd.peek(strides, axis)
                 home = _home(target, bits, key)
@@ -282,9 +281,7 @@ def follow(corners, coset, table, bits, id_bits, strides, following):
                 if found != 0 and (found >> id_bits) != key:
                     further = first | ((home + 1) & slot_mask)
                     found = simd.peek(table, _slot(table, further, bits, key, id_bits))
-                if found != 0:
-                    neighbour = ((found & id_mask) - 1) * d1 + target
-                    simd.poke(following, vertex * d1 + axis, np.int32(neighbour))
+                simd.poke(following, vertex * d1 + axis, np.int32((found & id_mask) - 1))
 
 
 @compiled
@@ -379,8 +376,8 @@ def embed_plane(
 
 
 @compiled
-def survey(corners, cosets, offsets, height, width, vertices):
-    """Least offset of each tile, the frontiers (see :class:`Lattice`), and the longest way in a tile."""
+def survey(corners, offsets, height, width, vertices):
+    """Least vertex of each tile, the frontiers (see :class:`Lattice`), and the longest way in a tile."""
     d1 = len(corners)
     tiles = tile_count(height, width)
     bases, frontiers = np.empty(tiles, np.int64), np.zeros(tiles + 1, np.int64)
@@ -394,7 +391,7 @@ def survey(corners, cosets, offsets, height, width, vertices):
             low, high = min(low, offset), max(high, offset)
         bases[tile] = low
         longest = max(longest, np.int64(high) - low)
-        frontiers[tile + 1] = max(frontiers[tile], (np.int64(high) + 1) * len(cosets))
+        frontiers[tile + 1] = max(frontiers[tile], np.int64(high) + 1)
     frontiers[tiles] = vertices
     return bases, frontiers, longest
 

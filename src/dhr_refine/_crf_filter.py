@@ -148,12 +148,12 @@ def filter_ones(lattice, height, width, result):
     tag = (0,)
     one, zero = simd.fill(np.float32(1), tag), simd.fill(np.float32(0), tag)
     values = np.zeros(lattice.frontiers[-1] + 16, np.float32)
-    corners, cosets, offsets, weights, bases = lattice[:5]
+    corners, offsets, weights, bases = lattice[:4]
     for tile in range(bases.size):
         y0, tall, x0, wide = tile_box(tile, height, width)
-        start, base = y0 * width + x0 * tall, bases[tile] * len(cosets)
+        start, base = y0 * width + x0 * tall, bases[tile]
         for at in range(start * d1, (start + tall * wide) * d1, d1):
-            simd.scatter(offsets, weights, at, corners, cosets, values, base, one)
+            simd.scatter(offsets, weights, at, corners, values, base, one)
     if lattice.hole_starts.size > 1:
         around = np.zeros(0, np.float32)
         _blur_plane(lattice, values, 0, around, 0, lattice.hole_starts.size - 1, tag)
@@ -162,10 +162,10 @@ def filter_ones(lattice, height, width, result):
             _blur_chains(values, 0, lattice.chains, lattice.starts[axis], lattice.starts[axis + 1], tag)
     for tile in range(bases.size):
         y0, tall, x0, wide = tile_box(tile, height, width)
-        start, base = y0 * width + x0 * tall, bases[tile] * len(cosets)
+        start, base = y0 * width + x0 * tall, bases[tile]
         for position in range(start, start + tall * wide):
             sum_ = simd.gather(
-                offsets, weights, position * d1, corners, cosets, values, base, zero
+                offsets, weights, position * d1, corners, values, base, zero
             )  # fmt: skip
             simd.store(result, position, sum_)
 
@@ -309,13 +309,13 @@ def _pass(
     flat = result.reshape(result.size)
     size5, size2 = lattice5.frontiers[-1] * lanes, lattice2.frontiers[-1] * lanes
     # Taken out of the tuples here: numba counts references to arrays where it reads them.
-    corners5, cosets5, offsets5, weights5, bases5, frontiers5 = lattice5[:6]
-    corners2, cosets2, offsets2, weights2, bases2, frontiers2 = lattice2[:6]
+    corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
+    corners2, offsets2, weights2, bases2, frontiers2 = lattice2[:5]
     cleared5, cleared2 = np.int64(0), np.int64(0)
     for tile in range(first, stop):
         y0, tall, x0, wide = tile_box(tile, height, width)
         start, pixels = y0 * width + x0 * tall, tall * wide
-        base5, base2 = bases5[tile] * len(cosets5) * lanes, bases2[tile] * len(cosets2) * lanes
+        base5, base2 = bases5[tile] * lanes, bases2[tile] * lanes
         if not splatting:
             # Rows of the result lie too far apart for the machine to foresee where writing goes on.
             for c in range(result.shape[0]):
@@ -326,11 +326,11 @@ def _pass(
                 at5, at2 = (start + i) * 6, (start + i) * 3
                 for chunk in range(chunks):
                     message = simd.gather(
-                        offsets5, weights5, at5, corners5, cosets5,
+                        offsets5, weights5, at5, corners5,
                         values5, base5 + chunk * size5, zero,
                     )  # fmt: skip
                     message = simd.gather(
-                        offsets2, weights2, at2, corners2, cosets2,
+                        offsets2, weights2, at2, corners2,
                         values2, base2 + chunk * size2, message,
                     )  # fmt: skip
                     simd.store(buffer, i * row + chunk * lanes, message)
@@ -345,11 +345,11 @@ def _pass(
                 for chunk in range(chunks):
                     value = simd.load(buffer, i * row + chunk * lanes, tag)
                     simd.scatter(
-                        offsets5, weights5, at5, corners5, cosets5,
+                        offsets5, weights5, at5, corners5,
                         next5, base5 + chunk * size5, simd.mul(simd.fill(gain5, tag), value),
                     )  # fmt: skip
                     simd.scatter(
-                        offsets2, weights2, at2, corners2, cosets2,
+                        offsets2, weights2, at2, corners2,
                         next2, base2 + chunk * size2, simd.mul(simd.fill(gain2, tag), value),
                     )  # fmt: skip
         else:

@@ -74,7 +74,7 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     )  # fmt: skip
     none = np.zeros(0, np.int32), np.zeros(4, np.int64)
     size, cells = (height, width), number * length
-    return _finish((0,), size, geometry.gain, cells, offsets, short, weights, *none, holes, hole_starts)
+    return _finish(size, geometry.gain, cells, offsets, short, weights, *none, holes, hole_starts)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
@@ -106,15 +106,14 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratc
     weights, short = _kept(each)
     table, offsets = scratch.take("table", (len(corners) << bits, np.int64), (each, np.int32))
     table.fill(0)
-    numbers, table, bits = _crf_build.embed(
+    vertices, table, bits = _crf_build.embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
         geometry.phantom_keys(pixels), table, bits, id_bits, offsets, weights,
     )  # fmt: skip
-    vertices = int(numbers) * len(corners)
     (following,) = scratch.take("following", (vertices * len(corners), np.int32))
     links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
     none = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    return _finish(corners, (height, width), geometry.gain, vertices, offsets, short, weights, *links, *none)
+    return _finish((height, width), geometry.gain, vertices, offsets, short, weights, *links, *none)
 
 
 def _link(
@@ -127,7 +126,6 @@ def _link(
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chain up neighbours; return the chains of all axes and the start of each."""
-    following.fill(-1)
 
     def follow(coset: int, _: _Scratch) -> None:
         _crf_build.follow(corners, coset, table, bits, id_bits, strides, following)
@@ -142,7 +140,6 @@ def _link(
 
 
 def _finish(
-    cosets: tuple[int, ...],
     size: tuple[int, int],
     gain: float,
     vertices: int,
@@ -153,14 +150,14 @@ def _finish(
 ) -> NumbaKernel:
     """Shorten the offsets where that is possible; fold the symmetric normalisation into the weights."""
     corners = (0,) * (len(weights) // (size[0] * size[1]))
-    bases, frontiers, longest = _crf_build.survey(corners, cosets, offsets, *size, vertices)
+    bases, frontiers, longest = _crf_build.survey(corners, offsets, *size, vertices)
     if longest < _SHORT:
         _crf_build.rebase(corners, offsets, bases, *size, short)
         offsets = short
     else:
         bases.fill(0)
         offsets = offsets.copy()  # they lie in working memory
-    lattice = Lattice(corners, cosets, offsets, weights, bases, frontiers, *links)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links)
     _crf_filter.normalise_weights(corners, weights, _filter_ones(lattice, size), np.float32(gain))
     return NumbaKernel(lattice, size, gain)
 

@@ -230,7 +230,6 @@ def _weighted_rows(name: str, doc: str, emit: Callable[..., Any]) -> Any:
         weights: Any,
         at: Any,
         corners: Any,
-        kinds: Any,
         values: Any,
         base: Any,
         vector: Any,
@@ -243,19 +242,18 @@ def _weighted_rows(name: str, doc: str, emit: Callable[..., Any]) -> Any:
                 len(corners),
             )
             shares = _data(context, builder, weights, args[1], args[2])
-            start = _data(context, builder, values, args[5], args[6])
-            wide, result = vector.llvm.as_pointer(), args[7]
+            start = _data(context, builder, values, args[4], args[5])
+            wide, result = vector.llvm.as_pointer(), args[6]
             for i, number in enumerate(numbers):
-                row = builder.mul(number, number.type(vector.lanes * len(kinds)))
-                first = builder.gep(start, [_I32(i % len(kinds) * vector.lanes)])
-                place = builder.bitcast(builder.gep(first, [row]), wide)
+                row = builder.mul(number, number.type(vector.lanes))
+                place = builder.bitcast(builder.gep(start, [row]), wide)
                 share = _splat(builder, builder.load(builder.gep(shares, [_I32(i)])), vector.lanes)
                 old = builder.load(place)
                 old.align = 4
                 result = emit(builder, _fmuladd(builder, vector.lanes), share, place, old, result)
             return result
 
-        return vector(offsets, weights, types.intp, corners, kinds, values, types.intp, vector), generate
+        return vector(offsets, weights, types.intp, corners, values, types.intp, vector), generate
 
     typed.__name__, typed.__doc__ = name, doc
     return intrinsic(typed)
@@ -270,8 +268,7 @@ def _scatter(builder: Any, fmuladd: Any, share: Any, place: Any, old: Any, vecto
     return vector
 
 
-# Rows are as long as the vector, numbered by ``offsets[at], ...`` and weighted by ``weights[at], ...``. With
-# ``len(kinds)`` kinds of rows that take turns in ``values``, the i-th is of kind i and numbered among these.
+# Rows are as long as the vector, numbered by ``offsets[at], ...`` and weighted by ``weights[at], ...``.
 gather = _weighted_rows("gather", "Add the weighted rows of values to a vector.", _gather)
 scatter = _weighted_rows("scatter", "Add a vector, weighted, to rows of values; return it.", _scatter)
 
