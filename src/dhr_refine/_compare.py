@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
-from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ._compiled import counterpart
 from ._resize import between, resize
 
 # A vector shorter than this has no direction; cosines do not depend on the scale of features otherwise.
 LEAST_NORM = 1e-18
 # Entries of the blocks of channels that a CPU works on: 2 MB, so that a block stays in the cache.
 _BLOCK = 1 << 19
+
+# The compiled pass, None without numba.
+_compiled = functools.partial(counterpart, "_compare_numba")
 
 
 class Compared(NamedTuple):
@@ -47,14 +48,6 @@ def compare(features: Tensor, weights: Tensor, grid: torch.Size | None = None) -
     cosine = dots / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(LEAST_NORM)
     cosine /= squares.sqrt().clamp_min(LEAST_NORM)
     return Compared(vectors, cosine.unflatten(-1, cells))
-
-
-@functools.cache
-def _compiled() -> ModuleType | None:
-    """The compiled pass, None without numba."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    return importlib.import_module("._compare_numba", __package__)
 
 
 def _sum(features: Tensor, weights: Tensor, grid: torch.Size) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,8 +9,6 @@ where Sinkhorn's alternation needs dozens.
 from __future__ import annotations
 
 import functools
-import importlib
-import importlib.util
 import math
 from collections.abc import Callable
 from types import ModuleType
@@ -29,8 +27,12 @@ from ._checks import (
     describe,
     show_shapes,
 )
+from ._compiled import counterpart
 
 Method = Literal["newton", "sinkhorn", "pot"]
+
+# The compiled solver, None without numba.
+_compiled = functools.partial(counterpart, "_transport_numba")
 
 # The first, cheap solve takes one pixel in 8, at least 256 and at most 1024: well spread, they place the
 # potentials within a few per cent. With fewer than 1024 pixels it costs as much as it saves.
@@ -610,14 +612,6 @@ def _anneal(problem: _Problem, steps: int, *, max_iter: int) -> tuple[Tensor, Te
         passes = passes + solved.passes
         start = solved.potentials * (4.0 if step < steps else 1.0)
     return start, passes
-
-
-@functools.cache
-def _compiled() -> ModuleType | None:
-    """The compiled solver, None without numba."""
-    if importlib.util.find_spec("numba") is None:
-        return None
-    return importlib.import_module("._transport_numba", __package__)
 
 
 def _compiled_for(scores: Tensor) -> ModuleType | None:
