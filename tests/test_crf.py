@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+import os
 import re
+import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -608,6 +613,33 @@ def test_numba_refuses_other_devices():
         ValueError, match="backend='numba' runs on the CPU but images is on meta: pass backend="
     ):
         crf._choose_backend("numba", torch.device("meta"))
+
+
+def test_machine_code_on_disk_follows_all_sources(tmp_path):
+    # The tiles are constants of one module that are compiled into the loops of another.
+    twin = tmp_path / "dhr_refine"
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(Path(crf.__file__).parent, twin, ignore=ignored)
+    code = """
+import numpy as np
+from dhr_refine import _crf_build, _crf_filter
+unary = np.empty(128, np.float32)
+logs = np.arange(128, dtype=np.float32)[None]
+_crf_filter._pack_unary(logs, 16, unary, (), 0, _crf_build.tile_count(8, 16))
+print(*unary[:10].astype(int))
+"""
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    firsts = []
+    for rows in (8, 4, 4):
+        source = (twin / "_crf_build.py").read_text()
+        source = re.sub(r"TILE_ROWS, TILE_COLUMNS = .*", f"TILE_ROWS, TILE_COLUMNS = {rows}, 16", source)
+        (twin / "_crf_build.py").write_text(source)
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        firsts.append(done.stdout.split())
+    # Pixel numbers in lattice order: columns of 8 rows, then of 4, of an image 16 pixels wide.
+    assert firsts[0] == [str(16 * (i % 8) + i // 8) for i in range(10)]
+    assert firsts[1] == firsts[2] == [str(16 * (i % 4) + i // 4) for i in range(10)]
 
 
 def test_compiles_without_a_cache_folder(monkeypatch):

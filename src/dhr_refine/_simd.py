@@ -6,8 +6,10 @@ one source compiles once per width.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from llvmlite import ir
@@ -22,12 +24,29 @@ intrinsic: Any = _intrinsic
 _F32, _I32 = ir.FloatType(), ir.IntType(32)
 
 
+def _digest_sources() -> str:
+    """Fingerprint of the package's private modules, which hold all compiled code."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("_*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+SOURCES = _digest_sources()
+
+
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile without the GIL; keep the machine code on disk where that is possible."""
     try:
-        return njit(nogil=True, cache=True)(function)
+        dispatcher: Any = njit(nogil=True, cache=True)(function)
     except RuntimeError:  # neither the package's folder nor the user's cache can be written
         return njit(nogil=True)(function)
+    # numba takes machine code from disk if the file of the function itself has not changed. But code and
+    # constants of other modules are part of it, and old ones would work on memory in an outdated layout.
+    kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
+    if kept is not None:  # private, and the same since long before the oldest numba that we take
+        kept._source_stamp = (kept._source_stamp, SOURCES)
+    return dispatcher
 
 
 class VectorType(types.Type):
