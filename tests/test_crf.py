@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from photos import PRESETS, photo, scores, voc_images
 
-from dhr_refine import DenseCRFLattice, crf, dense_crf, probs_from_labels
+from dhr_refine import DenseCRFLattice, crf, dense_crf, pamr, probs_from_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -613,6 +613,33 @@ def test_numba_refuses_other_devices():
         ValueError, match="backend='numba' runs on the CPU but images is on meta: pass backend="
     ):
         crf._choose_backend("numba", torch.device("meta"))
+
+
+def test_an_image_that_would_lose_all_classes_keeps_all(backend):
+    image = photo("coffee", 40, 50)
+    nothing, scene = torch.zeros(5, 40, 50), scores(5, 40, 50)
+    alone = dense_crf(image, nothing, min_prob=1e-3, backend=backend)
+    torch.testing.assert_close(alone, dense_crf(image, nothing, backend=backend))
+    both = dense_crf(
+        torch.stack([image, image]), torch.stack([nothing, scene]), min_prob=1e-3, backend=backend
+    )
+    torch.testing.assert_close(both[0], alone, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(("own", "other"), [("float16", "bfloat16"), ("bfloat16", "float16")])
+def test_autocast_of_the_other_half_type(own, other):
+    image, probs = photo("coffee", 20, 30), scores(3, 20, 30).to(getattr(torch, own))
+    expected = dense_crf(image, probs), pamr(image, probs)
+    with torch.autocast("cpu", getattr(torch, other)):
+        for result, wanted in zip((dense_crf(image, probs), pamr(image, probs)), expected):
+            assert result.dtype == probs.dtype
+            assert torch.equal(result, wanted)
+
+
+def test_numpy_integers_count_as_integers(backend):
+    image, probs = photo("coffee", 20, 30), scores(3, 20, 30)
+    expected = dense_crf(image, probs, iterations=3, backend=backend)
+    assert torch.equal(dense_crf(image, probs, iterations=np.int64(3), backend=backend), expected)
 
 
 def test_machine_code_on_disk_follows_all_sources(tmp_path):

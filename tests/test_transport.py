@@ -703,3 +703,13 @@ def test_scores_of_a_hopeless_range_are_refused():
 def test_a_plan_keeps_a_solver_when_its_fields_are_replaced():
     plan = sinkhorn_ot(random_scores(1, 3, 50, seed=1))
     assert plan._replace(residual=plan.residual * 0).solver in ("torch", "numba")
+
+
+@pytest.mark.parametrize(("own", "other"), [("float16", "bfloat16"), ("bfloat16", "float16")])
+def test_masses_under_autocast_of_the_other_half_type(own, other):
+    dtype = getattr(torch, own)
+    scores = torch.rand(2, 3, 50, generator=torch.Generator().manual_seed(0)).to(dtype)
+    masses = {"pixel_mass": torch.ones(2, 50, dtype=dtype), "class_mass": torch.ones(3, dtype=dtype)}
+    expected = sinkhorn_ot(scores, **masses).plan
+    with torch.autocast("cpu", getattr(torch, other)):
+        assert torch.equal(sinkhorn_ot(scores, **masses).plan, expected)

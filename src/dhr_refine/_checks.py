@@ -104,6 +104,16 @@ def check_finite(value: Tensor, name: str) -> None:
         )
 
 
+def find_extent(values: Tensor) -> tuple[float, float]:
+    """Least and largest entry, NaN where an entry is, 0 of nothing (waits for the device once)."""
+    if values.numel() == 0:
+        return 0.0, 0.0
+    # Autocast would bring the two to one type, and fails on the half type that is not its own.
+    with torch.autocast(device_type=values.device.type, enabled=False):
+        low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+    return low, high
+
+
 def check_positive(value: float, name: str) -> None:
     """Raise unless a number is finite and above zero."""
     if isinstance(value, bool) or not isinstance(value, Real):

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import check_finite, check_same, check_tensor, describe
+from ._checks import check_finite, check_same, check_tensor, describe, find_extent
 
 
 class ImageProbs(NamedTuple):
@@ -56,14 +56,11 @@ def check_pair(images: object, probs: object) -> ImageProbs:
 
 def _extent(values: Tensor) -> tuple[float, float]:
     """Least and largest entry; NaN where an entry is, 0 of nothing."""
-    if values.numel() == 0:
-        return 0.0, 0.0
-    if values.device.type == "cpu" and values.dtype == torch.float32:
+    if values.numel() and values.device.type == "cpu" and values.dtype == torch.float32:
         # On the calling thread alone, see _unary.py.
         array = values.numpy()
         return float(array.min()), float(array.max())
-    low, high = torch.stack(torch.aminmax(values)).tolist()
-    return low, high
+    return find_extent(values)
 
 
 def check_image_shape(images: Tensor) -> None:

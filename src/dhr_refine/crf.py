@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 from collections import OrderedDict
 from functools import cache
+from numbers import Integral
 from threading import Lock
 from types import ModuleType
 from typing import Any, Literal
@@ -200,9 +201,9 @@ def dense_crf(
     gauss_sxy, gauss_compat : float, default 1, 3
         Gaussian kernel: standard deviation in pixels, and weight.
     min_prob : float, default 0
-        Leave out classes whose largest probability in an image is at most this; they get 0. With 1e-3,
-        many channels of which few occur cost no more than those few, and Q changes by about 0.01. Our
-        choice of default leaves none out.
+        Leave out classes whose largest probability in an image is at most this; they get 0. An image that
+        would lose all of them keeps all. With 1e-3, many channels of which few occur cost no more than those
+        few, and Q changes by about 0.01. Our choice of default leaves none out.
     backend : {"auto", "torch", "numba", "pydensecrf"}, default "auto"
         "auto" takes numba for tensors on the CPU if it is installed, else torch. "pydensecrf" runs the
         reference, one image at a time. `DenseCRFLattice` shows the choice in its ``backend``.
@@ -253,7 +254,7 @@ def dense_crf(
     _check_uint8(pair.images)
     parameters = _check_parameters(sxy, srgb, gauss_sxy)
     check_choice(backend, "backend", _BACKENDS)
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+    if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
         raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")
     check_range(compat, "compat", 0, 1e6)
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
@@ -267,7 +268,7 @@ def dense_crf(
         lattice._check(pair.images, parameters, backend)
     with torch.autocast(pair.probs.device.type, enabled=False):
         result = _refine(pair.images, pair.probs, parameters, backend, lattice, min_prob, {
-            "iterations": iterations, "compat": compat, "gauss_compat": gauss_compat,
+            "iterations": int(iterations), "compat": compat, "gauss_compat": gauss_compat,
         }).to(probs.dtype)  # fmt: skip
     return result if pair.batched else result[0]
 
@@ -295,10 +296,11 @@ def _refine(
         # Classes left out go first and are cut off; images that keep fewer than others pad with
         # classes that take no part.
         keep = values.amax(dim=(2, 3)) > min_prob  # (B, K)
+        keep |= ~keep.any(dim=1, keepdim=True)  # an image that would lose all keeps all
         kept = max(2, int(keep.sum(dim=1).max()))
         order = torch.argsort(keep.int(), dim=1, stable=True)[:, -kept:]  # (B, kept)
         index = order[:, :, None, None].expand(-1, -1, *values.shape[2:])
-        allowed = keep.gather(1, order) | ~keep.any(dim=1, keepdim=True)
+        allowed = keep.gather(1, order)
         chosen = torch.where(allowed[:, :, None, None], values.gather(1, index), EXCLUDED)
     if lattice is None and _choose_backend(backend, images.device) == "pydensecrf":
         result = _implementation("pydensecrf").mean_field(images, chosen, parameters, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -79,7 +80,7 @@ def pamr(
     """
     pair = check_pair(images, probs)
     steps = _check_dilations(dilations)
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < 0:
+    if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
         raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")
     colours = _to_unit_range(pair.images)
     batch, _, height, width = pair.probs.shape

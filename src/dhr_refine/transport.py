@@ -25,6 +25,7 @@ from ._checks import (
     check_same,
     check_tensor,
     describe,
+    find_extent,
     show_shapes,
 )
 from ._compiled import counterpart
@@ -369,12 +370,11 @@ def _extent(scores: Tensor) -> tuple[float, float]:
     compiled = _compiled_for(scores)
     if compiled is not None:
         return compiled.extent(scores)
-    low, high = torch.stack(torch.aminmax(scores)).tolist()
-    return low, high
+    return find_extent(scores)
 
 
 def _check_mass(mass: Tensor, name: str) -> None:
-    low, high = torch.stack(torch.aminmax(mass.detach())).tolist() if mass.numel() else (0.0, 0.0)
+    low, high = find_extent(mass)
     if not (low >= 0 and math.isfinite(high)):
         raise ValueError(f"{name} must be finite and non-negative, got values in [{low}, {high}]: clamp it")
 
