@@ -176,25 +176,36 @@ def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
     assert torch.equal(results[0], results[2])
 
 
-def test_a_thread_that_cannot_start_stops_the_others(monkeypatch):
-    from concurrent.futures import ThreadPoolExecutor
-
-    from dhr_refine import _crf_numba
+@pytest.mark.parametrize("culprit", ["start", "first", "last"])
+def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
+    from dhr_refine import _crf_filter, _crf_numba
 
     class Broken(ThreadPoolExecutor):
         def submit(self, *args, **kwargs):
-            if self._work_queue.qsize() or self._threads:
-                raise RuntimeError("can't start new thread")
+            if self._threads:
+                raise RuntimeError("out of threads")
             return super().submit(*args, **kwargs)
+
+    compiled = _crf_filter.mean_field
+
+    def broken(*arguments):
+        if arguments[-5] == (0 if culprit == "first" else 2):
+            raise RuntimeError("out of memory")
+        compiled(*arguments)
 
     image, probs = photo("coffee", 71, 150), scores(4, 71, 150)
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
         monkeypatch.setattr(_crf_numba, "_PIXELS_PER_THREAD", 100)
-        monkeypatch.setattr(_crf_numba, "ThreadPoolExecutor", Broken)
-        with pytest.raises(RuntimeError, match="can't start new thread"):
-            dense_crf(image, probs, backend="numba")
+        dense_crf(image, probs, backend="numba")  # builds the lattice of positions, compiles
+        lattice = DenseCRFLattice(image, backend="numba")
+        if culprit == "start":
+            monkeypatch.setattr(_crf_numba, "ThreadPoolExecutor", Broken)
+        else:
+            monkeypatch.setattr(_crf_filter, "mean_field", broken)
+        with pytest.raises(RuntimeError, match="out of"):
+            dense_crf(image, probs, lattice=lattice)
     finally:
         torch.set_num_threads(before)
 

@@ -299,7 +299,11 @@ def _solve(
     arrivals = _barrier.make()
 
     def run(thread: int) -> None:
-        _crf_filter.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
+        try:
+            _crf_filter.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
+        except BaseException:
+            _barrier.release(arrivals)  # for threads that wait for this one
+            raise
 
     if threads == 1:
         run(0)
@@ -307,10 +311,10 @@ def _solve(
     with ThreadPoolExecutor(threads - 1) as pool:
         try:
             others = [pool.submit(run, thread) for thread in range(1, threads)]
-            run(0)
         except BaseException:
             _barrier.release(arrivals)  # for threads that wait for one that could not start
             raise
+        run(0)
         for other in others:
             other.result()
 
