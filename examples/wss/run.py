@@ -47,12 +47,14 @@ class Run:
         self.bars.start()
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, error: object, *_: object) -> None:
         """Close the logs, leave the group."""
         self.bars.stop()
         if self.board is not None:
             self.board.close()
         if self.many:
+            if error is None:
+                dist.barrier()  # one that leaves while others still talk to it can abort
             dist.destroy_process_group()
 
     def track(self, items: Sequence[Any], what: str, done: int = 0) -> Iterator[Any]:
