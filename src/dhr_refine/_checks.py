@@ -108,9 +108,14 @@ def find_extent(values: Tensor) -> tuple[float, float]:
     """Least and largest entry, NaN where an entry is, 0 of nothing (waits for the device once)."""
     if values.numel() == 0:
         return 0.0, 0.0
+    values = values.detach()
+    if values.device.type == "cpu" and values.dtype == torch.float32:
+        # On the calling thread alone, see _unary.py.
+        array = values.numpy()
+        return float(array.min()), float(array.max())
     # Autocast would bring the two to one type, and fails on the half type that is not its own.
     with torch.autocast(device_type=values.device.type, enabled=False):
-        low, high = torch.stack(torch.aminmax(values.detach())).tolist()
+        low, high = torch.stack(torch.aminmax(values)).tolist()
     return low, high
 
 

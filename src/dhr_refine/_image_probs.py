@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from ._checks import check_finite, check_same, check_tensor, describe, find_extent
@@ -44,7 +43,7 @@ def check_pair(images: object, probs: object) -> ImageProbs:
         )
     if prob_tensor.shape[1] == 0:
         raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass K above 0")
-    low, high = _extent(prob_tensor.detach())
+    low, high = find_extent(prob_tensor)
     if not math.isfinite(low) or not math.isfinite(high):
         check_finite(prob_tensor, "probs")
     if low < 0:
@@ -52,15 +51,6 @@ def check_pair(images: object, probs: object) -> ImageProbs:
             f"probs must not be negative, got {low:.3g}: pass probabilities, e.g. scores.softmax(dim=1)"
         )
     return ImageProbs(image_tensor, prob_tensor, batched)
-
-
-def _extent(values: Tensor) -> tuple[float, float]:
-    """Least and largest entry; NaN where an entry is, 0 of nothing."""
-    if values.numel() and values.device.type == "cpu" and values.dtype == torch.float32:
-        # On the calling thread alone, see _unary.py.
-        array = values.numpy()
-        return float(array.min()), float(array.max())
-    return find_extent(values)
 
 
 def check_image_shape(images: Tensor) -> None:
