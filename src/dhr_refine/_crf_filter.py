@@ -12,6 +12,7 @@ from . import _simd as simd
 from ._barrier import wait
 from ._crf_build import TILE, TILE_COLUMNS, tile_box
 from ._simd import compiled
+from ._unary import NOWHERE, SMALLEST
 
 _ACROSS = (0,) * TILE_COLUMNS
 # Rows of a plane that a row depends on, on either side.
@@ -183,60 +184,91 @@ def normalise_weights(corners, weights, sums, gain):
 
 
 @compiled
-def _pack_unary(logs, width, unary, hidden, first, stop):
-    """Turn class-major log-probabilities (K, N) into those of one pixel after the other, in lattice order.
+def _log_probs(probs, at, tag):
+    """Logarithms of clipped probabilities, from a flat array."""
+    low, high = simd.fill(np.float32(SMALLEST), tag), simd.fill(np.float32(1), tag)
+    return simd.log(simd.minimum(high, simd.maximum(low, simd.load(probs, at, tag))))
 
-    With a hidden class, the last one, they become differences to it.
+
+@compiled
+def _log_tile(probs, width, tile, c, result):
+    """Take the logarithms of a class in a tile, row by row; see _unary.py."""
+    pixels = probs.shape[1]
+    flat = probs.reshape(probs.size)
+    y0, tall, x0, wide = tile_box(tile, pixels // width, width)
+    if probs[c, 0] < 0:
+        result[:] = np.float32(NOWHERE)
+        return
+    for y in range(tall):
+        pixel, at = c * pixels + (y0 + y) * width + x0, y * TILE_COLUMNS
+        if wide == TILE_COLUMNS:
+            simd.store(result, at, _log_probs(flat, pixel, _ACROSS))
+        else:
+            for x in range(wide):
+                simd.store(result, at + x, _log_probs(flat, pixel + x, (0,)))
+
+
+@compiled
+def _pack_unary(probs, width, unary, first, stop, hidden, blocks, tag):
+    """Turn class-major probabilities (K, N) into logarithms, tile by tile, as the passes read them.
+
+    In a tile, blocks of ``len(tag)`` classes follow each other, and in them the pixels. With a hidden class,
+    the last one, the logarithms become differences to it.
     """
-    classes, pixels = logs.shape
-    flat = logs.reshape(logs.size)
-    row = unary.size // pixels
+    classes, pixels = probs.shape
+    lanes = len(tag)
     kept = classes - len(hidden)
+    shifts, logs = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
     for tile in range(first, stop):
         y0, tall, x0, wide = tile_box(tile, pixels // width, width)
-        start = y0 * width + x0 * tall
-        for c in range(row):
+        start = (y0 * width + x0 * tall) * lanes * len(blocks)
+        if len(hidden):
+            _log_tile(probs, width, tile, kept, shifts)
+        for c in range(lanes * len(blocks)):
+            if c < kept:
+                _log_tile(probs, width, tile, c, logs)
+            elif c == kept:
+                shifts[:], logs[:] = np.float32(0), np.float32(NOWHERE)
             for y in range(tall):
-                pixel, at = (y0 + y) * width + x0, (start + y) * row + c
-                if c >= kept:
-                    for x in range(wide):
-                        simd.poke(unary, at + x * tall * row, np.float32(-1e30))
-                elif wide == TILE_COLUMNS:
-                    values = simd.load(flat, c * pixels + pixel, _ACROSS)
-                    if len(hidden):
-                        values = simd.sub(values, simd.load(flat, kept * pixels + pixel, _ACROSS))
-                    simd.store_every(unary, at, tall * row, values)
+                values = simd.load(logs, y * TILE_COLUMNS, _ACROSS)
+                values = simd.sub(values, simd.load(shifts, y * TILE_COLUMNS, _ACROSS))
+                at = start + (c // lanes * tall * wide + y) * lanes + c % lanes
+                if wide == TILE_COLUMNS:
+                    simd.store_every(unary, at, tall * lanes, values)
                 else:
-                    for x in range(pixel, pixel + wide):
-                        shift = logs[kept, x] if len(hidden) else np.float32(0)
-                        simd.poke(unary, at + (x - pixel) * tall * row, logs[c, x] - shift)
+                    for x in range(wide):
+                        i = y * TILE_COLUMNS + x
+                        simd.poke(unary, at + x * tall * lanes, logs[i] - shifts[i])
 
 
 @compiled
 def _normalise(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag):
     """Turn the messages of a tile into probabilities, in place; those of a hidden class go to ``last``."""
-    chunks = len(blocks)
-    row, step = chunks * len(tag), 16 * chunks
+    lanes = len(tag)
     wide = (0,) * 16
     zero, one = simd.fill(np.float32(0), wide), simd.fill(np.float32(1), wide)
-    for start in range(0, pixels * row, step):
+    # Blocks of channels: those of the tile's unary terms, and those of the buffer.
+    given, own = pixels * lanes, TILE * lanes
+    for start in range(0, pixels * lanes, 16):
         rest = zero
         if slicing and len(hidden):
             # The hidden class's message is what the others leave of the sum.
-            for at in range(start, start + step, 16):
-                rest = simd.add(rest, simd.load(buffer, at, wide))
-            whole = simd.spread(totals, tile + start // row, tag)
+            for chunk in range(len(blocks)):
+                rest = simd.add(rest, simd.load(buffer, chunk * own + start, wide))
+            whole = simd.spread(totals, tile + start // lanes, tag)
             rest = simd.sub(whole, simd.group_total(rest, tag))
         peak = rest if len(hidden) else simd.fill(np.float32(-1e38), wide)
-        for at in range(start, start + step, 16):
-            logit = simd.load(unary, tile * row + at, wide)
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
+            logit = simd.load(unary, tile * lanes * len(blocks) + chunk * given + start, wide)
             if slicing:
                 logit = simd.add(logit, simd.load(buffer, at, wide))
             simd.store(buffer, at, logit)
             peak = simd.maximum(peak, logit)
         peak = simd.group_largest(peak, tag)
         sum_ = zero
-        for at in range(start, start + step, 16):
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
             part = simd.exp(simd.sub(simd.load(buffer, at, wide), peak))
             simd.store(buffer, at, part)
             sum_ = simd.add(sum_, part)
@@ -245,15 +277,22 @@ def _normalise(unary, totals, tile, buffer, last, pixels, slicing, hidden, block
             rest = simd.exp(simd.sub(rest, peak))
             sum_ = simd.add(sum_, rest)
         inverse = simd.div(one, sum_)
-        for at in range(start, start + step, 16):
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
             simd.store(buffer, at, simd.mul(inverse, simd.load(buffer, at, wide)))
         if len(hidden):
-            simd.store(last, start // chunks, simd.mul(inverse, rest))
+            simd.store(last, start, simd.mul(inverse, rest))
+
+
+@compiled
+def block_size(vertices, tag):
+    """Room for one block of channels of all vertices, in whole vectors of 16."""
+    return -(-vertices * len(tag) // 16) * 16
 
 
 @compiled
 def _clear(values, size, start, stop, blocks):
-    """Clear a range in every block of channels, a little more where there is but one; return its end."""
+    """Clear a range in every block of channels, up to a whole vector; return its end."""
     wide = (0,) * 16
     zero = simd.fill(np.float32(0), wide)
     stop = start + -(-(stop - start) // 16) * 16
@@ -276,18 +315,18 @@ def _add_up(values, target, source, start, stop):
 
 
 @compiled
-def _write_out(buffer, result, width, tile, c, at, row):
+def _write_out(buffer, result, width, tile, c, at, tag):
     """Write the probabilities of a class in a tile, the first at ``at``, to the class-major result (K, N)."""
-    pixels = result.shape[1]
+    pixels, lanes = result.shape[1], len(tag)
     flat = result.reshape(result.size)
     y0, tall, x0, wide = tile_box(tile, pixels // width, width)
     for y in range(tall):
         target = c * pixels + (y0 + y) * width + x0
         if wide == TILE_COLUMNS:
-            simd.store(flat, target, simd.load_every(buffer, at + y * row, tall * row, _ACROSS))
+            simd.store(flat, target, simd.load_every(buffer, at + y * lanes, tall * lanes, _ACROSS))
         else:
             for x in range(wide):
-                simd.poke(flat, target + x, simd.peek(buffer, at + (x * tall + y) * row))
+                simd.poke(flat, target + x, simd.peek(buffer, at + (x * tall + y) * lanes))
 
 
 @compiled
@@ -301,13 +340,12 @@ def _pass(
     their messages to ``totals``.
     """
     lanes, chunks = len(tag), len(blocks)
-    row = lanes * chunks
     zero = simd.fill(np.float32(0), tag)
-    buffer = np.zeros(TILE * row + 16, np.float32)
+    buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
     last = np.zeros(TILE * lanes + 16, np.float32)
     height = result.shape[1] // width
     flat = result.reshape(result.size)
-    size5, size2 = lattice5.frontiers[-1] * lanes, lattice2.frontiers[-1] * lanes
+    size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
     # Taken out of the tuples here: numba counts references to arrays where it reads them.
     corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
     corners2, offsets2, weights2, bases2, frontiers2 = lattice2[:5]
@@ -333,7 +371,7 @@ def _pass(
                         offsets2, weights2, at2, corners2,
                         values2, base2 + chunk * size2, message,
                     )  # fmt: skip
-                    simd.store(buffer, i * row + chunk * lanes, message)
+                    simd.store(buffer, (chunk * TILE + i) * lanes, message)
         _normalise(unary, totals, start, buffer, last, pixels, slicing, hidden, blocks, tag)
         if splatting:
             # Vertices are cleared when the first pixels touch them: they stay in the first cache until then.
@@ -343,7 +381,7 @@ def _pass(
             for i in range(pixels):
                 at5, at2 = (start + i) * 6, (start + i) * 3
                 for chunk in range(chunks):
-                    value = simd.load(buffer, i * row + chunk * lanes, tag)
+                    value = simd.load(buffer, (chunk * TILE + i) * lanes, tag)
                     simd.scatter(
                         offsets5, weights5, at5, corners5,
                         next5, base5 + chunk * size5, simd.mul(simd.fill(gain5, tag), value),
@@ -355,9 +393,9 @@ def _pass(
         else:
             kept = result.shape[0] - len(hidden)
             for c in range(kept):
-                _write_out(buffer, result, width, tile, c, c, row)
+                _write_out(buffer, result, width, tile, c, c // lanes * TILE * lanes + c % lanes, tag)
             if len(hidden):
-                _write_out(last, result, width, tile, kept, 0, lanes)
+                _write_out(last, result, width, tile, kept, 0, tag)
 
 
 @compiled
@@ -370,7 +408,7 @@ def _join_threads(lattice, values, begin, stride, spans, thread, blocks, tag):
     for other in range(threads - 1):
         touched = max(start, min(stop, lattice.frontiers[spans[other + 1]]))
         for chunk in range(len(blocks)):
-            base = chunk * vertices * lanes
+            base = chunk * block_size(vertices, tag)
             source = begin + other * stride
             _add_up(values, target, source, base + start * lanes, base + touched * lanes)
 
@@ -378,7 +416,7 @@ def _join_threads(lattice, values, begin, stride, spans, thread, blocks, tag):
 @compiled
 def mean_field(
     lattice5, cuts5, values5, stride5, gain5, lattice2, cuts2, values2, stride2, gain2,
-    logs, unary, totals, result, width, iterations, spans, thread, arrivals, hidden, blocks, tag,
+    probs, unary, totals, result, width, iterations, spans, thread, arrivals, hidden, blocks, tag,
 ):  # fmt: skip
     """One thread's part of the mean field of an image; all threads run this at the same time.
 
@@ -386,13 +424,13 @@ def mean_field(
     two sets of every thread's values, ``stride`` apart: one is read while the other is written.
     """
     lanes, threads = len(tag), len(spans) - 1
-    size5, size2 = lattice5.frontiers[-1] * lanes, lattice2.frontiers[-1] * lanes
+    size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
     rows = lattice2.hole_starts.size - 1  # 0 where the lattice of positions is no plane
-    length = size2 // max(rows, 1)
+    length = lattice2.frontiers[-1] // max(rows, 1) * lanes
     first_row, stop_row = rows * thread // threads, rows * (thread + 1) // threads
     around = np.zeros(2 * _REACH * length if threads > 1 else 0, np.float32)
     first, stop = spans[thread], spans[thread + 1]
-    _pack_unary(logs, width, unary, hidden, first, stop)
+    _pack_unary(probs, width, unary, first, stop, hidden, blocks, tag)
     meeting = 0
     for iteration in range(iterations + 1):
         slicing, splatting = iteration > 0, iteration < iterations

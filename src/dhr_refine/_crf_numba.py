@@ -21,7 +21,6 @@ from torch import Tensor
 from . import _barrier, _crf_build, _crf_filter
 from ._crf_build import Lattice
 from ._permutohedral import Geometry
-from ._unary import log_probs_into
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
@@ -179,8 +178,8 @@ def mean_field(
 ) -> Tensor:
     """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
     batch, classes = probs.shape[:2]
-    result = torch.empty(probs.shape, dtype=torch.float32)
-    given, out = probs.reshape(batch, classes, -1).numpy(), result.view(batch, classes, -1).numpy()
+    given = probs.reshape(batch, classes, -1).numpy()
+    out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
     threads = torch.get_num_threads()
     inner = 1 if batch >= threads else max(1, min(threads, out.shape[-1] // _PIXELS_PER_THREAD))
 
@@ -196,7 +195,7 @@ def mean_field(
         )
 
     _on_threads(solve, range(batch), threads if inner == 1 else 1)
-    return result
+    return torch.from_numpy(out).view(probs.shape)
 
 
 def _kept(count: int) -> list[np.ndarray]:
@@ -261,7 +260,9 @@ def _on_threads(function: Callable[[Any, _Scratch], Any], items: Sequence[Any], 
 
 def _layout(channels: int) -> tuple[int, int]:
     """Lanes of a vector, and vectors, that hold a number of channels."""
-    lanes = next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels or lanes == 16)
+    if channels <= 16:
+        return next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels), 1
+    lanes = 8 if channels <= 24 else 16
     return lanes, -(-channels // lanes)
 
 
@@ -281,11 +282,9 @@ def _solve(
     hidden = int(_layout(classes - 1) < _layout(classes))
     lanes, chunks = _layout(classes - hidden)
     # Each thread's values start on a cache line.
-    strides = [-(-kernel.vertices * lanes * chunks // 16) * 16 for kernel in kernels]
-    sizes = [probs.size, pixels * hidden, pixels * lanes * chunks, *(2 * threads * part for part in strides)]
-    logs, totals, unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
-    logs = logs.reshape(probs.shape)
-    log_probs_into(probs, logs)
+    strides = [chunks * _crf_filter.block_size(kernel.vertices, (0,) * lanes) for kernel in kernels]
+    sizes = [pixels * hidden, pixels * lanes * chunks, *(2 * threads * part for part in strides)]
+    totals, unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
     gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
     if hidden:
         np.multiply(kernels[0].sums, gains[0], out=totals)
@@ -295,7 +294,7 @@ def _solve(
     arguments: list[Any] = []
     for kernel, own, stride, gain in zip(kernels, values, strides, gains, strict=True):
         arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), own, stride, gain]
-    arguments += [logs, unary, totals, result, kernels[0].size[1], iterations, spans]
+    arguments += [probs, unary, totals, result, kernels[0].size[1], iterations, spans]
     arrivals = _barrier.make()
 
     def run(thread: int) -> None:
