@@ -21,16 +21,22 @@ TILE = TILE_ROWS * TILE_COLUMNS
 
 
 class Lattice(NamedTuple):
-    """One kernel's lattice for one image of N pixels, as the compiled loops take it."""
+    """One kernel's lattice for one image of N pixels, as the compiled loops take it.
+
+    Pixels know their vertices by 16 bits, counted from a base of the tile. A vertex whose number has fallen
+    too far behind gets a copy with a new number: what is splatted into the copy is added to the original
+    before the blur, and taken over from it afterwards.
+    """
 
     corners: tuple[int, ...]  # d + 1 zeros: the number of a pixel's vertices as a type
-    offsets: np.ndarray  # (N * (d + 1),) uint16 or int32: vertices of each pixel, less the base of its tile
+    offsets: np.ndarray  # (N * (d + 1),) uint16: vertices of each pixel, less the base of its tile
     weights: np.ndarray  # (N * (d + 1),) float32: barycentric weights
-    bases: np.ndarray  # (tiles,) int64: least vertex of each tile, 0 where offsets are int32
+    bases: np.ndarray  # (tiles,) int64: what the vertices of each tile are counted from
     frontiers: np.ndarray  # (tiles + 1,) int64: vertices up to which the tiles before touch any; last: all
     # Neighbours on each axis. In general, chains of vertices (see chain):
     chains: np.ndarray  # int32, one axis after the other, and one more entry
     starts: np.ndarray  # (d + 2,) int64: where each axis starts in ``chains``
+    copies: np.ndarray  # (n, 2) int32: copy and original, which may be an older copy; the oldest first
     # Lattices of positions alone are planes instead, rows of cells some of which are no vertices:
     holes: np.ndarray  # int32: these cells
     hole_starts: np.ndarray  # (rows + 1,) int64: where each row starts in ``holes``; one entry: no plane
@@ -200,20 +206,22 @@ def _grow(table, cosets, bits, id_bits):
 @compiled
 def embed(
     corners, height, width, image, columns, rows, levels, strides, origin, phantoms, table, bits, id_bits,
-    offsets, weights,
+    window, offsets, weights, bases, frontiers,
 ):  # fmt: skip
-    """Place every pixel in the lattice: vertex numbers and barycentric weights, both (N, d + 1) flat.
+    """Place every pixel in the lattice: fill all of :class:`Lattice` up to the frontiers.
 
     Vertices are numbered by first touch; ``phantoms`` are keys of one more simplex, which exists without a
-    pixel. ``table`` holds zeros, 2**bits for each coset. Returns the number of vertices, the table in use at
-    the end and the logarithm of its size per coset.
+    pixel. A tile can tell ``window`` vertices apart. ``table`` holds zeros, 2**bits for each coset. Returns
+    the copies, the table in use at the end and the logarithm of its size per coset.
     """
     d1 = len(corners)
     scratch = np.zeros(48 * _GROUP, np.float32)
     keys = np.zeros(TILE * d1, np.int64)
     used = np.zeros(d1, np.int64)
     id_mask = (np.int64(1) << id_bits) - 1
-    count = np.int64(0)
+    count, copied = np.int64(0), np.int64(0)
+    copies = np.empty((16, 2), np.int32)
+    copied_keys, copied_cosets = np.empty(16, np.int64), np.empty(16, np.int64)
     for tile in range(tile_count(height, width)):
         # At most half full after this tile.
         while used.max() + TILE + 1 > np.int64(1) << (bits - 1):
@@ -234,6 +242,12 @@ def embed(
             keys,
             scratch,
         )
+        # Each of the tile's corners may add a number.
+        base = max(np.int64(0), count + TILE * d1 - window)
+        bases[tile], frontiers[tile] = base, count
+        if copied + TILE * d1 > len(copies):
+            copies = _enlarge(copies, TILE * d1)
+            copied_keys, copied_cosets = _enlarge(copied_keys, TILE * d1), _enlarge(copied_cosets, TILE * d1)
         for ahead in range(0, pixels + _GROUP):
             if ahead < pixels:
                 for r in range(d1):
@@ -244,19 +258,39 @@ def embed(
                     key = simd.peek(keys, at + r)
                     slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
                     entry = simd.peek(table, slot)
-                    if entry == 0:
+                    known = entry & id_mask
+                    if known <= base:
+                        if known > 0:
+                            copies[copied, 0], copies[copied, 1] = count, known - 1
+                            copied_keys[copied], copied_cosets[copied] = key, r
+                            copied += 1
+                        else:
+                            used[r] += 1
                         count += 1
-                        entry = (key << id_bits) | count
-                        simd.poke(table, slot, entry)
-                        used[r] += 1
-                    simd.poke(offsets, first + at + r, np.int32((entry & id_mask) - 1))
+                        known = count
+                        simd.poke(table, slot, (key << id_bits) | count)
+                    simd.poke(offsets, first + at + r, np.uint16(known - 1 - base))
     for r in range(phantoms.size):
         key = phantoms[r]
         slot = _slot(table, _home(r, bits, key), bits, key, id_bits)
         if table[slot] == 0:
             count += 1
             table[slot] = (key << id_bits) | count
-    return count, table, bits
+    frontiers[bases.size] = count
+    # Neighbours are those of the originals.
+    for i in range(copied - 1, -1, -1):
+        key = copied_keys[i]
+        slot = _slot(table, _home(copied_cosets[i], bits, key), bits, key, id_bits)
+        table[slot] = (key << id_bits) | np.int64(copies[i, 1] + 1)
+    return copies[:copied].copy(), table, bits
+
+
+@compiled
+def _enlarge(array, room):
+    """Copy an array to one of twice its length, and some."""
+    larger = np.empty((2 * len(array) + room, *array.shape[1:]), array.dtype)
+    larger[: len(array)] = array
+    return larger
 
 
 @compiled
@@ -324,20 +358,22 @@ def chain(corners, axis, following):
 
 @compiled
 def embed_plane(
-    corners, height, width, columns, rows, strides, origin, phantoms, row_bits, cells, length,
-    offsets, weights,
+    corners, height, width, columns, rows, strides, origin, phantoms, row_bits, length,
+    offsets, weights, bases, frontiers,
 ):  # fmt: skip
-    """Place every pixel in a plane of ``cells`` cells in rows of a length; as :func:`embed`.
+    """Place every pixel in a plane, whose cells are in rows of a length; as :func:`embed`.
 
-    A key is row << row_bits | column, where every second column belongs to the row. Returns the cells that
-    are no vertices, and where each row starts among them.
+    A key is row << row_bits | column, where every second column belongs to the row. The last frontier, the
+    number of cells, is given. Returns the cells that are no vertices, and where each row starts among them.
     """
     d1 = len(corners)
     scratch = np.zeros(48 * _GROUP, np.float32)
     keys = np.zeros(TILE * d1, np.int64)
+    cells = frontiers[bases.size]
     taken = np.zeros(cells, np.uint8)
     column_mask = (np.int64(1) << row_bits) - 1
     none, colours = np.zeros(0, np.uint8), np.zeros((0, 256), np.float32)
+    frontier = np.int64(0)
     for tile in range(tile_count(height, width)):
         first, pixels = _place_tile(
             corners,
@@ -354,11 +390,17 @@ def embed_plane(
             keys,
             scratch,
         )
+        base = cells
+        frontiers[tile] = frontier
         for at in range(pixels * d1):
             key = simd.peek(keys, at)
             cell = (key >> row_bits) * length + ((key & column_mask) >> 1)
-            simd.poke(offsets, first + at, np.int32(cell))
+            simd.poke(keys, at, cell)
             simd.poke(taken, cell, np.uint8(1))
+            base, frontier = min(base, cell), max(frontier, cell + 1)
+        bases[tile] = base
+        for at in range(pixels * d1):
+            simd.poke(offsets, first + at, np.uint16(simd.peek(keys, at) - base))
     for key in phantoms:
         taken[(key >> row_bits) * length + ((key & column_mask) >> 1)] = 1
     holes = np.empty(cells, np.int32)
@@ -370,39 +412,3 @@ def embed_plane(
             count += np.int64(simd.peek(taken, cell) == 0)
         hole_starts[row + 1] = count
     return holes[:count].copy(), hole_starts
-
-
-# --- what both share ----------------------------------------------------------------------------------
-
-
-@compiled
-def survey(corners, offsets, height, width, vertices):
-    """Least vertex of each tile, the frontiers (see :class:`Lattice`), and the longest way in a tile."""
-    d1 = len(corners)
-    tiles = tile_count(height, width)
-    bases, frontiers = np.empty(tiles, np.int64), np.zeros(tiles + 1, np.int64)
-    longest = np.int64(0)
-    for tile in range(tiles):
-        y0, tall, x0, wide = tile_box(tile, height, width)
-        first = (y0 * width + x0 * tall) * d1
-        low, high = np.int32(2**31 - 1), np.int32(0)
-        for at in range(first, first + tall * wide * d1):
-            offset = simd.peek(offsets, at)
-            low, high = min(low, offset), max(high, offset)
-        bases[tile] = low
-        longest = max(longest, np.int64(high) - low)
-        frontiers[tile + 1] = max(frontiers[tile], np.int64(high) + 1)
-    frontiers[tiles] = vertices
-    return bases, frontiers, longest
-
-
-@compiled
-def rebase(corners, offsets, bases, height, width, result):
-    """Offsets from the base of each tile in 16 bits: half the memory to read in every iteration."""
-    d1 = len(corners)
-    for tile in range(bases.size):
-        y0, tall, x0, wide = tile_box(tile, height, width)
-        first = (y0 * width + x0 * tall) * d1
-        base = np.int32(bases[tile])
-        for at in range(first, first + tall * wide * d1):
-            simd.poke(result, at, np.uint16(simd.peek(offsets, at) - base))

@@ -139,6 +139,25 @@ def _blur_plane(lattice, values, base, around, first, stop, tag):
             _blur_row(values, base + row * length, twice, at, twice, at_before, twice, at_after, length)
 
 
+@compiled
+def _merge_copies(copies, values, base, tag):
+    """Add what was splatted into copies to their originals."""
+    lanes = len(tag)
+    for i in range(len(copies) - 1, -1, -1):
+        copy, original = base + np.int64(copies[i, 0]) * lanes, base + np.int64(copies[i, 1]) * lanes
+        sum_ = simd.add(simd.load(values, original, tag), simd.load(values, copy, tag))
+        simd.store(values, original, sum_)
+
+
+@compiled
+def _update_copies(copies, values, base, tag):
+    """Give copies the values of their originals."""
+    lanes = len(tag)
+    for i in range(len(copies)):
+        copy, original = base + np.int64(copies[i, 0]) * lanes, base + np.int64(copies[i, 1]) * lanes
+        simd.store(values, copy, simd.load(values, original, tag))
+
+
 # --- normalisation ------------------------------------------------------------------------------------
 
 
@@ -159,8 +178,10 @@ def filter_ones(lattice, height, width, result):
         around = np.zeros(0, np.float32)
         _blur_plane(lattice, values, 0, around, 0, lattice.hole_starts.size - 1, tag)
     else:
+        _merge_copies(lattice.copies, values, 0, tag)
         for axis in range(d1):
             _blur_chains(values, 0, lattice.chains, lattice.starts[axis], lattice.starts[axis + 1], tag)
+        _update_copies(lattice.copies, values, 0, tag)
     for tile in range(bases.size):
         y0, tall, x0, wide = tile_box(tile, height, width)
         start, base = y0 * width + x0 * tall, bases[tile]
@@ -429,6 +450,7 @@ def mean_field(
     length = lattice2.frontiers[-1] // max(rows, 1) * lanes
     first_row, stop_row = rows * thread // threads, rows * (thread + 1) // threads
     around = np.zeros(2 * _REACH * length if threads > 1 else 0, np.float32)
+    copied = lattice5.copies.size + lattice2.copies.size > 0
     first, stop = spans[thread], spans[thread + 1]
     _pack_unary(probs, width, unary, first, stop, hidden, blocks, tag)
     meeting = 0
@@ -452,6 +474,12 @@ def mean_field(
             meeting += 2
         base5, base2 = (written + threads - 1) * stride5, (written + threads - 1) * stride2
         for _ in blocks:
+            if thread == 0:
+                _merge_copies(lattice5.copies, values5, base5, tag)
+                _merge_copies(lattice2.copies, values2, base2, tag)
+            if copied:
+                meeting += 1
+                wait(arrivals, threads, meeting)
             if rows and threads > 1:
                 _copy_around(values2, base2, around, first_row, stop_row, rows, length)
                 meeting += 1
@@ -466,4 +494,10 @@ def mean_field(
                     _blur_chains(values2, base2, lattice2.chains, begin, end, tag)
                 meeting += 1
                 wait(arrivals, threads, meeting)
+            if thread == 0:
+                _update_copies(lattice5.copies, values5, base5, tag)
+                _update_copies(lattice2.copies, values2, base2, tag)
             base5, base2 = base5 + size5, base2 + size2
+        if copied:
+            meeting += 1
+            wait(arrivals, threads, meeting)

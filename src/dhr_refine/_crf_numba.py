@@ -24,8 +24,8 @@ from ._permutohedral import Geometry
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
-# Ways that 16 bits can tell.
-_SHORT = 2**16
+# Vertices that the pixels of a tile can tell apart, by 16 bits.
+_WINDOW = 2**16
 # A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
 _PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
 
@@ -61,19 +61,22 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     # within 3 and 2 of 0; one more cell on every side is no vertex.
     number = math.ceil(2 * float(rows[-1])) + 10
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
-    if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS:
+    tall = math.ceil(2 * float(rows[min(height, _crf_build.TILE_ROWS) - 1])) + 8  # rows in reach of a tile
+    if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
         return _build(geometry, np.zeros((0, height, width), np.uint8), 1, _Scratch())
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
-    offsets, (weights, short) = np.empty(3 * height * width, np.int32), _kept(3 * height * width)
-    holes, hole_starts = _crf_build.embed_plane(
-        (0,) * 3, height, width, columns, rows, plane.strides, plane.origin,
-        plane.phantom_keys(height * width), bits, number * length, length, offsets, weights,
+    corners = (0,) * 3
+    weights, offsets, bases, frontiers = _kept(corners, height, width)
+    frontiers[-1] = number * length
+    holes = _crf_build.embed_plane(
+        corners, height, width, columns, rows, plane.strides, plane.origin,
+        plane.phantom_keys(height * width), bits, length, offsets, weights, bases, frontiers,
     )  # fmt: skip
-    none = np.zeros(0, np.int32), np.zeros(4, np.int64)
-    size, cells = (height, width), number * length
-    return _finish(size, geometry.gain, cells, offsets, short, weights, *none, holes, hole_starts)
+    unlinked = np.zeros(0, np.int32), np.zeros(4, np.int64), np.zeros((0, 2), np.int32)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *unlinked, *holes)
+    return _normalised(lattice, (height, width), geometry.gain)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
@@ -101,18 +104,19 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratc
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
     bits = max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
-    each = pixels * len(corners)
-    weights, short = _kept(each)
-    table, offsets = scratch.take("table", (len(corners) << bits, np.int64), (each, np.int32))
+    weights, offsets, bases, frontiers = _kept(corners, height, width)
+    (table,) = scratch.take("table", (len(corners) << bits, np.int64))
     table.fill(0)
-    vertices, table, bits = _crf_build.embed(
+    copies, table, bits = _crf_build.embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
-        geometry.phantom_keys(pixels), table, bits, id_bits, offsets, weights,
+        geometry.phantom_keys(pixels), table, bits, id_bits, _WINDOW, offsets, weights, bases, frontiers,
     )  # fmt: skip
-    (following,) = scratch.take("following", (vertices * len(corners), np.int32))
+    (following,) = scratch.take("following", (int(frontiers[-1]) * len(corners), np.int32))
+    following.reshape(-1, len(corners))[copies[:, 0]] = -1
     links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
-    none = np.zeros(0, np.int32), np.zeros(1, np.int64)
-    return _finish((height, width), geometry.gain, vertices, offsets, short, weights, *links, *none)
+    no_plane = np.zeros(0, np.int32), np.zeros(1, np.int64)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links, copies, *no_plane)
+    return _normalised(lattice, (height, width), geometry.gain)
 
 
 def _link(
@@ -138,26 +142,10 @@ def _link(
     return np.concatenate([*runs, np.zeros(1, np.int32)]), np.cumsum([0, *map(len, runs)])
 
 
-def _finish(
-    size: tuple[int, int],
-    gain: float,
-    vertices: int,
-    offsets: np.ndarray,
-    short: np.ndarray,
-    weights: np.ndarray,
-    *links: np.ndarray,
-) -> NumbaKernel:
-    """Shorten the offsets where that is possible; fold the symmetric normalisation into the weights."""
-    corners = (0,) * (len(weights) // (size[0] * size[1]))
-    bases, frontiers, longest = _crf_build.survey(corners, offsets, *size, vertices)
-    if longest < _SHORT:
-        _crf_build.rebase(corners, offsets, bases, *size, short)
-        offsets = short
-    else:
-        bases.fill(0)
-        offsets = offsets.copy()  # they lie in working memory
-    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links)
-    _crf_filter.normalise_weights(corners, weights, _filter_ones(lattice, size), np.float32(gain))
+def _normalised(lattice: Lattice, size: tuple[int, int], gain: float) -> NumbaKernel:
+    """Fold the symmetric normalisation into the weights."""
+    sums = _filter_ones(lattice, size)
+    _crf_filter.normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
     return NumbaKernel(lattice, size, gain)
 
 
@@ -198,9 +186,10 @@ def mean_field(
     return torch.from_numpy(out).view(probs.shape)
 
 
-def _kept(count: int) -> list[np.ndarray]:
-    """What a lattice keeps of each pixel's vertices, in one block: weights, and offsets in 16 bits."""
-    parts = ((count, np.float32), (count, np.uint16))
+def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]:
+    """Weights, offsets, bases and frontiers of a lattice, to be filled, in one block."""
+    each, tiles = height * width * len(corners), _crf_build.tile_count(height, width)
+    parts = ((each, np.float32), (each, np.uint16), (tiles, np.int64), (tiles + 1, np.int64))
     return _carve(np.empty(sum(_padded(*part) for part in parts) + 64, np.uint8), parts)
 
 
