@@ -8,11 +8,12 @@ tile by tile (_crf_build.py).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -26,6 +27,8 @@ from ._permutohedral import Geometry
 _PIXELS_PER_THREAD = 2**14
 # Vertices that the pixels of a tile can tell apart, by 16 bits.
 _WINDOW = 2**16
+# Working memory up to this size is kept for the next call.
+_SPARE_BYTES = 2**26
 # A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
 _PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
 
@@ -63,7 +66,8 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
     tall = math.ceil(2 * float(rows[min(height, _crf_build.TILE_ROWS) - 1])) + 8  # rows in reach of a tile
     if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
-        return _build(geometry, np.zeros((0, height, width), np.uint8), 1, _Scratch())
+        with _Scratch.lend() as scratch:
+            return _build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
@@ -102,7 +106,7 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratc
         )
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
-    bits = max(9, (pixels // 4).bit_length())
+    bits = scratch.table_bits or max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
     weights, offsets, bases, frontiers = _kept(corners, height, width)
     (table,) = scratch.take("table", (len(corners) << bits, np.int64))
@@ -111,6 +115,7 @@ def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratc
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
         geometry.phantom_keys(pixels), table, bits, id_bits, _WINDOW, offsets, weights, bases, frontiers,
     )  # fmt: skip
+    scratch.table_bits = max(9, (4 * int(frontiers[-1]) // len(corners)).bit_length())
     (following,) = scratch.take("following", (int(frontiers[-1]) * len(corners), np.int32))
     following.reshape(-1, len(corners))[copies[:, 0]] = -1
     links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
@@ -194,10 +199,17 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
 
 
 class _Scratch:
-    """Working memory that one thread uses for one image after another: fresh pages are dear."""
+    """Working memory that one thread uses for one image after another: fresh pages are dear.
+
+    As a context, it is one that an earlier call has left, and is left to later ones unless it is large.
+    """
+
+    _spare: ClassVar[list[_Scratch]] = []
 
     def __init__(self) -> None:
         self._blocks: dict[str, np.ndarray] = {}
+        # Logarithm of the slots that a coset's table of the image before should have had.
+        self.table_bits: int | None = None
 
     def take(self, name: str, *parts: tuple[int, type]) -> list[np.ndarray]:
         """Return flat arrays of given lengths and types, with anything in them, in one block of memory."""
@@ -206,6 +218,17 @@ class _Scratch:
         if block is None or block.size < sum(sizes) + 64:
             block = self._blocks[name] = np.empty(sum(sizes) + 64, np.uint8)
         return _carve(block, parts)
+
+    @classmethod
+    @contextmanager
+    def lend(cls) -> Iterator[_Scratch]:
+        try:
+            scratch = cls._spare.pop()
+        except IndexError:
+            scratch = cls()
+        yield scratch
+        if sum(block.nbytes for block in scratch._blocks.values()) <= _SPARE_BYTES:
+            cls._spare.append(scratch)
 
 
 def _padded(size: int, kind: type) -> int:
@@ -233,9 +256,9 @@ def _on_threads(function: Callable[[Any, _Scratch], Any], items: Sequence[Any], 
     pending = iter(enumerate(items))
 
     def work(_: int) -> None:
-        scratch = _Scratch()
-        for index, item in pending:  # one step at a time, whichever thread takes it
-            results[index] = function(item, scratch)
+        with _Scratch.lend() as scratch:
+            for index, item in pending:  # one step at a time, whichever thread takes it
+                results[index] = function(item, scratch)
 
     workers = min(threads, len(items))
     if workers <= 1:
