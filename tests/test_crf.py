@@ -119,23 +119,52 @@ def test_unnormalised_scores_are_clipped_not_rescaled(backend):
 
 
 @pytest.mark.parametrize("preset", ["A", "C"])
-@pytest.mark.parametrize("classes", [4, 5])
-@pytest.mark.parametrize("number", [np.uint16, np.int32])
-def test_near_and_far_vertices(monkeypatch, preset, classes, number):
-    # Vertices are numbered from the base of a tile in 16 bits, and from 0 in 32 where these do not suffice;
-    # the last of 5 classes is not filtered.
+@pytest.mark.parametrize("classes", [4, 5, 21])
+@pytest.mark.parametrize("window", [2**16, 5000, 800])
+def test_copies_of_far_vertices(monkeypatch, preset, classes, window):
+    # A tile tells a window of vertices apart and works on copies of those that lie before it: of none where
+    # an image is as small as here, of nearly all in the least window. The last of 5 classes is not filtered.
     from dhr_refine import _crf_numba
 
-    monkeypatch.setattr(_crf_numba, "_SHORT", 2**16 if number == np.uint16 else 0)
+    monkeypatch.setattr(_crf_numba, "_WINDOW", window)
+    monkeypatch.setattr(_crf_numba, "_PIXELS_PER_THREAD", 1000)
     crf._gaussian_lattices.clear()
     image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
     options = PRESETS[preset]
     lattice = DenseCRFLattice(image, backend="numba", **{key: options[key] for key in LATTICE})
     crf._gaussian_lattices.clear()
-    kernels = [lattice._gaussian, *lattice._bilateral]
-    assert [kernel.lattice.offsets.dtype for kernel in kernels] == [number] * 2
+    copies = [len(kernel.lattice.copies) for kernel in (lattice._gaussian, *lattice._bilateral)]
+    if window == 2**16:
+        assert copies == [0, 0]
+    elif window == 800:
+        assert min(copies) > 1000
+    else:
+        assert copies[1] > 1000
     expected = dense_crf(image, probs, backend="pydensecrf", **options)
-    assert_parity(dense_crf(image, probs, lattice=lattice, **options), expected)
+    before = torch.get_num_threads()
+    try:
+        for number in (1, 3):
+            torch.set_num_threads(number)
+            assert_parity(dense_crf(image, probs, lattice=lattice, **options), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_working_memory_is_kept_unless_it_is_large(monkeypatch):
+    from dhr_refine import _crf_numba
+
+    monkeypatch.setattr(_crf_numba._Scratch, "_spare", spare := [])
+    image, probs = photo("coffee", 60, 70), scores(3, 60, 70)
+    first = dense_crf(image, probs, backend="numba")
+    held = len(spare)  # one a thread
+    assert held >= 1
+    # Smaller and larger images take turns with the same memory, and leave nothing in it.
+    dense_crf(photo("astronaut", 40, 30), scores(21, 40, 30), backend="numba", sxy=3, srgb=2)
+    assert len(spare) == held
+    assert torch.equal(dense_crf(image, probs, backend="numba"), first)
+    monkeypatch.setattr(_crf_numba, "_SPARE_BYTES", 1000)
+    assert torch.equal(dense_crf(image, probs, backend="numba"), first)
+    assert len(spare) < held
 
 
 @pytest.mark.parametrize("size", [(61, 130), (130, 61), (8, 16), (3, 200), (1, 7)])
@@ -210,7 +239,7 @@ def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("classes", [2, 3, 4, 5, 8, 9, 16, 17, 32, 33, 34])
+@pytest.mark.parametrize("classes", [2, 3, 4, 5, 8, 9, 16, 17, 18, 23, 24, 25, 32, 33, 34])
 def test_any_number_of_classes(classes):
     # Those that fill the vectors, and one more or less.
     image, probs = photo("coffee", 50, 61), scores(classes, 50, 61)
@@ -662,9 +691,9 @@ def test_machine_code_on_disk_follows_all_sources(tmp_path):
 import numpy as np
 from dhr_refine import _crf_build, _crf_filter
 unary = np.empty(128, np.float32)
-logs = np.arange(128, dtype=np.float32)[None]
-_crf_filter._pack_unary(logs, 16, unary, (), 0, _crf_build.tile_count(8, 16))
-print(*unary[:10].astype(int))
+probs = np.exp(-np.arange(128, dtype=np.float32) / 16)[None]
+_crf_filter._pack_unary(probs, 16, unary, 0, _crf_build.tile_count(8, 16), (), (0,), (0,))
+print(*np.rint(-16 * unary[:10]).astype(int))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     firsts = []
@@ -708,6 +737,25 @@ def test_vector_exponential():
     apply(values, result, (0,) * 8)
     assert not result[:2].any()
     np.testing.assert_allclose(result[2:], np.exp(values[2:].astype(np.float64)), rtol=5e-7)
+
+
+def test_vector_logarithm():
+    from numba import njit
+
+    from dhr_refine import _simd
+
+    @njit
+    def apply(values, result, tag):
+        for at in range(0, values.size, len(tag)):
+            _simd.store(result, at, _simd.log(_simd.load(values, at, tag)))
+
+    # Over all mantissas, where the range is cut in two, and where the result is 0.
+    values = np.concatenate([np.geomspace(1e-5, 1, 2**12), np.linspace(0.7, 1.42, 2**12)]).astype(np.float32)
+    values[:3] = 1, np.float32(0.5) ** np.float32(0.5), np.finfo(np.float32).tiny
+    result = np.empty_like(values)
+    apply(values, result, (0,) * 8)
+    assert result[0] == 0
+    np.testing.assert_allclose(result, np.log(values.astype(np.float64)), rtol=3e-7)
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 4, 8, 16])

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+# Numbers that are looked at together: they stay in a core's second cache.
+_PART = 2**17
+
 
 def describe(value: object) -> str:
     """Say in a few words what an argument is, for error messages."""
@@ -110,9 +113,14 @@ def find_extent(values: Tensor) -> tuple[float, float]:
         return 0.0, 0.0
     values = values.detach()
     if values.device.type == "cpu" and values.dtype == torch.float32:
-        # On the calling thread alone, see _unary.py.
+        # By NumPy on the calling thread alone: torch's own threads would go on spinning for a while on cores
+        # that compiled loops need next. Part by part, so that the second look finds a part in the cache.
         array = values.numpy()
-        return float(array.min()), float(array.max())
+        parts = [array]
+        if values.is_contiguous():
+            parts = [array.reshape(-1)[start : start + _PART] for start in range(0, array.size, _PART)]
+        lows, highs = zip(*((part.min(), part.max()) for part in parts), strict=True)
+        return float(np.min(lows)), float(np.max(highs))
     # Autocast would bring the two to one type, and fails on the half type that is not its own.
     with torch.autocast(device_type=values.device.type, enabled=False):
         low, high = torch.stack(torch.aminmax(values)).tolist()

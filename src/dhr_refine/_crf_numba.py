@@ -161,7 +161,26 @@ def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
 
 
 def mean_field(
-    bilateral: Sequence[NumbaKernel],
+    bilateral: Sequence[NumbaKernel], gaussian: NumbaKernel, probs: Tensor, **options: Any
+) -> Tensor:
+    """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
+    return _infer(lambda index, scratch, threads: bilateral[index], gaussian, probs, **options)
+
+
+def build_and_infer(
+    geometry: Geometry, images: Tensor, gaussian: NumbaKernel, probs: Tensor, **options: Any
+) -> Tensor:
+    """Do so with lattices that are not kept: each is gone before the thread turns to the next image."""
+    arrays = [image.contiguous().numpy() for image in images]
+
+    def build(index: int, scratch: _Scratch, threads: int) -> NumbaKernel:
+        return _build(geometry, arrays[index], threads, scratch)
+
+    return _infer(build, gaussian, probs, **options)
+
+
+def _infer(
+    find: Callable[[int, _Scratch, int], NumbaKernel],
     gaussian: NumbaKernel,
     probs: Tensor,
     *,
@@ -169,16 +188,15 @@ def mean_field(
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
-    batch, classes = probs.shape[:2]
+    batch, classes, height, width = probs.shape
     given = probs.reshape(batch, classes, -1).numpy()
     out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
     threads = torch.get_num_threads()
-    inner = 1 if batch >= threads else max(1, min(threads, out.shape[-1] // _PIXELS_PER_THREAD))
+    inner = 1 if batch >= threads else max(1, min(threads, height * width // _PIXELS_PER_THREAD))
 
     def solve(index: int, scratch: _Scratch) -> None:
         _solve(
-            (bilateral[index], gaussian),
+            (find(index, scratch, inner), gaussian),
             (compat, gauss_compat),
             given[index],
             out[index],

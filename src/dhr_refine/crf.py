@@ -110,11 +110,11 @@ class DenseCRFLattice:
         # Compared at each use: a lattice of other images would give a wrong result, silently.
         self._images = torch.empty_like(images)
         if images.device.type == "cpu":
-            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, see _unary.py
+            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, as find_extent
         else:
             self._images.copy_(images)
         module = _implementation(self.backend)
-        self._gaussian = _gaussian_lattices.get(self.backend, height, width, float(gauss_sxy), images.device)
+        self._gaussian = _gaussian_lattices.get(self.backend, height, width, gauss_sxy, images.device)
         with torch.no_grad():
             geometry = bilateral_geometry(height, width, sxy, srgb)
             self._bilateral = module.build_bilateral(geometry, self._images)
@@ -302,16 +302,31 @@ def _refine(
         index = order[:, :, None, None].expand(-1, -1, *values.shape[2:])
         allowed = keep.gather(1, order)
         chosen = torch.where(allowed[:, :, None, None], values.gather(1, index), EXCLUDED)
-    if lattice is None and _choose_backend(backend, images.device) == "pydensecrf":
-        result = _implementation("pydensecrf").mean_field(images, chosen, parameters, **options)
+    if lattice is None:
+        result = _run_once(images, chosen, parameters, backend, options)
     else:
-        sxy, srgb, gauss_sxy = parameters
-        lattice = lattice or DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)  # type: ignore[arg-type]
         result = lattice._run(chosen, **options)
     if order is not None:
         index = order[:, :, None, None].expand_as(result)
         result = torch.zeros_like(values).scatter_(1, index, result)
     return result
+
+
+def _run_once(
+    images: Tensor, probs: Tensor, parameters: LatticeParameters, backend: str, options: dict[str, Any]
+) -> Tensor:
+    """Run without a lattice to keep."""
+    backend = _choose_backend(backend, images.device)
+    if backend == "pydensecrf":
+        return _implementation(backend).mean_field(images, probs, parameters, **options)
+    sxy, srgb, gauss_sxy = parameters
+    if backend == "torch":
+        lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend="torch")
+        return lattice._run(probs, **options)
+    height, width = images.shape[2:]
+    gaussian = _gaussian_lattices.get(backend, height, width, gauss_sxy, images.device)
+    geometry = bilateral_geometry(height, width, sxy, srgb)
+    return _implementation(backend).build_and_infer(geometry, images, gaussian, probs, **options)
 
 
 def probs_from_labels(
@@ -382,7 +397,7 @@ class _GaussianLattices:
         self._lock = Lock()
 
     def get(self, backend: str, height: int, width: int, sxy: float, device: torch.device) -> Any:
-        key = (backend, height, width, sxy, device)
+        key = (backend, height, width, float(sxy), device)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -94,29 +95,27 @@ def speed_table(rounds: int, photos: list[str], presets: list[str], counts: list
 
 
 def batch_table(rounds: int) -> None:
-    """A batch, one image a thread."""
+    """A batch, one image a thread: one thread and two take turns with pydensecrf, which uses one."""
     rows = []
     images = torch.stack([photo("astronaut", 400, 400), photo("coffee", 400, 400)] * 4)
+    probs = scores(4, 400, 400, batch=8)
+
+    def call(preset: str, backend: str, number: int) -> None:
+        with threads(number):
+            dense_crf(images, probs, backend=backend, **PRESETS[preset])
+
     for preset in ("A", "B", "C"):
-        probs = scores(4, 400, 400, batch=8)
-        for number in (1, 2):
-            with threads(number):
-                times = interleave(
-                    {
-                        "pydensecrf": lambda p=preset, q=probs: dense_crf(
-                            images, q, backend="pydensecrf", **PRESETS[p]
-                        ),
-                        "numba": lambda p=preset, q=probs: dense_crf(
-                            images, q, backend="numba", **PRESETS[p]
-                        ),
-                    },
-                    rounds=rounds,
-                )
-            ratio = times["pydensecrf"].wall / times["numba"].wall
-            rows.append(
-                [preset, str(number), seconds(times["pydensecrf"]), seconds(times["numba"]), f"{ratio:.2f}"]
-            )
-    table(["8 images of 400 x 400, preset", "threads", "pydensecrf", "numba", "ratio"], rows)
+        peers = {
+            "pydensecrf": partial(call, preset, "pydensecrf", 1),
+            "one": partial(call, preset, "numba", 1),
+            "two": partial(call, preset, "numba", 2),
+        }
+        reference, one, two = interleave(peers, rounds=rounds, seconds=300).values()
+        ratios = [reference.wall / one.wall, reference.wall / two.wall, one.wall / two.wall]
+        cells = [seconds(time) for time in (reference, one, two)]
+        rows.append([preset, *cells, *(f"{ratio:.2f}" for ratio in ratios)])
+    head = ["8 images of 400 x 400, preset", "pydensecrf", "numba, 1 thread", "numba, 2 threads"]
+    table([*head, "ratio, 1 thread", "ratio, 2 threads", "gain of the second thread"], rows)
 
 
 def growth_table(rounds: int) -> None:
