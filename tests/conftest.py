@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -19,15 +20,21 @@ settings.load_profile("dhr_refine")
 @pytest.fixture(
     params=[
         "cpu",
+        "pretend",
         pytest.param(
             "cuda",
             marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, none here"),
         ),
     ]
 )
-def device(request: pytest.FixtureRequest) -> torch.device:
-    """Every device of this machine."""
-    return torch.device(request.param)
+def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
+    """Every device of this machine, and a pretended one that refuses to mix its tensors with the host's."""
+    if request.param != "pretend":
+        yield torch.device(request.param)
+        return
+    pretend_device = pytest.importorskip("pretend_device", exc_type=ImportError)
+    with pretend_device.PretendDevice():
+        yield pretend_device.DEVICE
 
 
 @pytest.fixture(
