@@ -150,6 +150,29 @@ def test_copies_of_far_vertices(monkeypatch, preset, classes, window):
         torch.set_num_threads(before)
 
 
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("kept", [False, True])
+def test_any_layout_of_memory(backend, kept):
+    images = torch.stack([photo("coffee", 20, 31), photo("astronaut", 20, 31)])
+    plain = scores(3, 20, 31, batch=2)
+    wide = torch.rand(2, 6, 40, 62)
+    layouts = {
+        "channels last": plain.contiguous(memory_format=torch.channels_last),
+        "from the last axis": plain.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2),
+        "transposed": plain.mT.contiguous().mT,
+        "cut": wide[:, ::2, 3:23, :31],
+        "every second": wide[:, :3, ::2, ::2],
+        "expanded": torch.rand(1, 1, 20, 31).expand(2, 3, 20, 31),
+        "lazily negated": torch.complex(plain, -plain).conj().imag,
+    }
+    for probs in layouts.values():
+        copy = probs.resolve_neg().clone(memory_format=torch.contiguous_format)
+        for pixels in (images, images.contiguous(memory_format=torch.channels_last)):
+            lattice = DenseCRFLattice(pixels, backend=backend) if kept else None
+            result = dense_crf(pixels, probs, backend=backend, lattice=lattice)
+            torch.testing.assert_close(result, dense_crf(images, copy, backend=backend))
+
+
 def test_working_memory_is_kept_unless_it_is_large(monkeypatch):
     from dhr_refine import _crf_numba
 

@@ -115,7 +115,7 @@ def find_extent(values: Tensor) -> tuple[float, float]:
     if values.device.type == "cpu" and values.dtype == torch.float32:
         # By NumPy on the calling thread alone: torch's own threads would go on spinning for a while on cores
         # that compiled loops need next. Part by part, so that the second look finds a part in the cache.
-        array = values.numpy()
+        array = values.resolve_neg().numpy()
         parts = [array]
         if values.is_contiguous():
             parts = [array.reshape(-1)[start : start + _PART] for start in range(0, array.size, _PART)]

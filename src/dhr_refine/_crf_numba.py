@@ -189,7 +189,7 @@ def _infer(
     gauss_compat: float,
 ) -> Tensor:
     batch, classes, height, width = probs.shape
-    given = probs.reshape(batch, classes, -1).numpy()
+    given = np.ascontiguousarray(probs.resolve_neg().numpy()).reshape(batch, classes, -1)
     out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
     threads = torch.get_num_threads()
     inner = 1 if batch >= threads else max(1, min(threads, height * width // _PIXELS_PER_THREAD))
@@ -217,10 +217,7 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
 
 
 class _Scratch:
-    """Working memory that one thread uses for one image after another: fresh pages are dear.
-
-    As a context, it is one that an earlier call has left, and is left to later ones unless it is large.
-    """
+    """Working memory that one thread uses for one image after another: fresh pages are dear."""
 
     _spare: ClassVar[list[_Scratch]] = []
 
@@ -240,6 +237,7 @@ class _Scratch:
     @classmethod
     @contextmanager
     def lend(cls) -> Iterator[_Scratch]:
+        """Take what an earlier call has left, and leave it to later ones unless it is large."""
         try:
             scratch = cls._spare.pop()
         except IndexError:
