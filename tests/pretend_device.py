@@ -16,19 +16,21 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 
 class _Module:
-    """What torch asks a device's module."""
+    """What torch asks a device's module: the device is there only while it is pretended."""
+
+    present = False
 
     def is_initialized(self) -> bool:
         return True
 
     def is_available(self) -> bool:
-        return True
+        return self.present
 
     def current_device(self) -> int:
         return 0
 
     def device_count(self) -> int:
-        return 1
+        return int(self.present)
 
     def _is_in_bad_fork(self) -> bool:
         return False
@@ -74,13 +76,15 @@ class PretendDevice(TorchDispatchMode):
     """Runs operators on tensors of the device; refuses to mix them with those of the host."""
 
     def __enter__(self) -> PretendDevice:
-        """Torch has no tolist for tensors of other classes."""
+        """Show the device; torch has no tolist for tensors of other classes."""
+        _Module.present = True
         self._tolist = Tensor.tolist
         Tensor.tolist = lambda tensor: self._tolist(getattr(tensor, "host", tensor))  # type: ignore[method-assign]
         return super().__enter__()
 
     def __exit__(self, *error: Any) -> None:
         """Give torch its own back."""
+        _Module.present = False
         Tensor.tolist = self._tolist  # type: ignore[method-assign]
         super().__exit__(*error)
 
