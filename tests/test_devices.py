@@ -24,8 +24,8 @@ def check_equal(function, *args, **options):
     expected = function(*args, **options)
     with PretendDevice():
         result = function(*move(args), **{key: move(value) for key, value in options.items()})
-    fields = expected if isinstance(expected, (tuple, list)) else [expected]
-    for own, wanted in zip(result if isinstance(expected, (tuple, list)) else [result], fields, strict=True):
+    pairs = zip(result, expected, strict=True) if isinstance(expected, list) else [(result, expected)]
+    for own, wanted in pairs:
         assert own.device == DEVICE
         torch.testing.assert_close(own.host, wanted, atol=2e-3, rtol=1e-3)
 

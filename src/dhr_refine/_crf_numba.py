@@ -85,14 +85,13 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
     """Build the lattices of positions and colours, one per image."""
-    arrays = [image.contiguous().numpy() for image in images]
     threads = torch.get_num_threads()
-    inner = 1 if len(arrays) >= threads else threads
+    inner = 1 if len(images) >= threads else threads
 
     def build(image: np.ndarray, scratch: _Scratch) -> NumbaKernel:
         return _build(geometry, image, inner, scratch)
 
-    return _on_threads(build, arrays, threads if inner == 1 else 1)
+    return _on_threads(build, images.numpy(), threads if inner == 1 else 1)
 
 
 def _build(geometry: Geometry, image: np.ndarray, threads: int, scratch: _Scratch) -> NumbaKernel:
@@ -171,12 +170,13 @@ def build_and_infer(
     geometry: Geometry, images: Tensor, gaussian: NumbaKernel, probs: Tensor, **options: Any
 ) -> Tensor:
     """Do so with lattices that are not kept: each is gone before the thread turns to the next image."""
-    arrays = [image.contiguous().numpy() for image in images]
-
-    def build(index: int, scratch: _Scratch, threads: int) -> NumbaKernel:
-        return _build(geometry, arrays[index], threads, scratch)
-
-    return _infer(build, gaussian, probs, **options)
+    arrays = images.numpy()
+    return _infer(
+        lambda index, scratch, threads: _build(geometry, arrays[index], threads, scratch),
+        gaussian,
+        probs,
+        **options,
+    )
 
 
 def _infer(
@@ -266,7 +266,9 @@ def _carve(block: np.ndarray, parts: Sequence[tuple[int, type]]) -> list[np.ndar
     return arrays
 
 
-def _on_threads(function: Callable[[Any, _Scratch], Any], items: Sequence[Any], threads: int) -> list[Any]:
+def _on_threads(
+    function: Callable[[Any, _Scratch], Any], items: Sequence[Any] | np.ndarray, threads: int
+) -> list[Any]:
     """Apply a function to items and the working memory of the thread that it runs on."""
     results: list[Any] = [None] * len(items)
     pending = iter(enumerate(items))

@@ -1,8 +1,9 @@
-"""Checks of an (images, probs) pair, shared by the boundary tools."""
+"""Checks that the boundary tools share: of an (images, probs) pair and of the number of iterations."""
 
 from __future__ import annotations
 
 import math
+from numbers import Integral
 from typing import NamedTuple
 
 from torch import Tensor
@@ -60,3 +61,9 @@ def check_image_shape(images: Tensor) -> None:
             f"images must have shape (B, 3, H, W) with H and W above 0, got {describe(images)}: "
             "pass RGB images, channels first"
         )
+
+
+def check_iterations(iterations: int) -> None:
+    """Raise unless ``iterations`` is a whole number, 0 or more."""
+    if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
+        raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")

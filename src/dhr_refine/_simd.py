@@ -376,6 +376,19 @@ def _in_groups(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
 group_total = _in_groups("group_total", lambda b, x, y: b.fadd(x, y))
 group_largest = _in_groups("group_largest", _select(">"))
 
+# ln(2) in two parts: a multiple of the first by a small integer is exact.
+_LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6
+
+
+def _polynomial(builder: Any, coefficients: tuple[float, ...], x: Any) -> Any:
+    """Evaluate a polynomial, lowest power first."""
+    lanes = x.type.count
+    value = _constant(coefficients[-1], lanes)
+    for coefficient in reversed(coefficients[:-1]):
+        value = builder.call(_fmuladd(builder, lanes), [value, x, _constant(coefficient, lanes)])
+    return value
+
+
 # exp(r) on |r| <= ln(2) / 2, Taylor: the first term left out is below 1.2e-7 of the result.
 _EXP = (1.0, 1.0, 0.5, 1 / 6, 1 / 24, 1 / 120, 1 / 720)
 
@@ -397,11 +410,9 @@ def exp(_typing: Any, vector: Any) -> Any:
         magic = const(12582912.0)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
         shifted = b.call(fma, [x, const(1.44269504088896341), magic])
         power = b.fsub(shifted, magic)
-        rest = b.call(fma, [power, const(-0.693145751953125), x])
-        rest = b.call(fma, [power, const(-1.42860682030941723e-6), rest])
-        value = const(_EXP[-1])
-        for coefficient in reversed(_EXP[:-1]):
-            value = b.call(fma, [value, rest, const(coefficient)])
+        rest = b.call(fma, [power, const(-_LN2_HIGH), x])
+        rest = b.call(fma, [power, const(-_LN2_LOW), rest])
+        value = _polynomial(b, _EXP, rest)
         bits = b.shl(b.bitcast(shifted, ints), ir.Constant(ints, [_I32(23)] * lanes))
         result = b.bitcast(b.add(b.bitcast(value, ints), bits), wide)
         return b.select(b.fcmp_ordered(">", args[0], low), result, const(0.0))
@@ -416,32 +427,22 @@ _LOG = (2.0, 2 / 3, 2 / 5, 2 / 7, 2 / 9)
 @intrinsic
 def log(_typing: Any, vector: Any) -> Any:
     """Natural logarithm of normal positive numbers, which nothing checks, to a relative error of 3e-7."""
-    lanes = vector.lanes
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        b, wide, ints = builder, vector.llvm, ir.VectorType(_I32, lanes)
-        fma = _fmuladd(b, lanes)
-
-        def const(value: float) -> Any:
-            return _constant(value, lanes)
-
-        def whole(value: int) -> Any:
-            return ir.Constant(ints, [_I32(value)] * lanes)
-
-        # x = 2^power m with m in [sqrt(1/2), sqrt(2)).
+        b, wide, lanes = builder, vector.llvm, vector.lanes
+        ints, fma = ir.VectorType(_I32, lanes), _fmuladd(b, lanes)
+        # x = 2^power m with m in [sqrt(1/2), sqrt(2)): 23 bits of mantissa, and sqrt(1/2) as an integer.
+        mantissa, least = (ir.Constant(ints, [_I32(value)] * lanes) for value in (23, 0x3F3504F3))
         bits = b.bitcast(args[0], ints)
-        power = b.ashr(b.sub(bits, whole(0x3F3504F3)), whole(23))
-        m = b.bitcast(b.sub(bits, b.shl(power, whole(23))), wide)
+        power = b.ashr(b.sub(bits, least), mantissa)
+        m = b.bitcast(b.sub(bits, b.shl(power, mantissa)), wide)
         power = b.sitofp(power, wide)
         # log(m) = log((1 + s) / (1 - s)).
-        above = b.fsub(m, const(1.0))
-        s = b.fdiv(above, b.fadd(above, const(2.0)))
-        square = b.fmul(s, s)
-        value = const(_LOG[-1])
-        for coefficient in reversed(_LOG[:-1]):
-            value = b.call(fma, [value, square, const(coefficient)])
-        value = b.call(fma, [power, const(1.42860682030941723e-6), b.fmul(s, value)])
-        return b.call(fma, [power, const(0.693145751953125), value])
+        above = b.fsub(m, _constant(1.0, lanes))
+        s = b.fdiv(above, b.fadd(above, _constant(2.0, lanes)))
+        value = b.fmul(s, _polynomial(b, _LOG, b.fmul(s, s)))
+        value = b.call(fma, [power, _constant(_LN2_LOW, lanes), value])
+        return b.call(fma, [power, _constant(_LN2_HIGH, lanes), value])
 
     return vector(vector), generate
 
@@ -452,13 +453,11 @@ _EXP2 = tuple(math.log(2.0) ** n / math.factorial(n) for n in range(7))
 
 def _power_of_two(builder: Any, exponent: Any) -> Any:
     lanes = exponent.type.count
-    ints, fma = ir.VectorType(_I32, lanes), _fmuladd(builder, lanes)
+    ints = ir.VectorType(_I32, lanes)
     magic = _constant(12582912.0, lanes)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
     shifted = builder.fadd(exponent, magic)
     rest = builder.fsub(exponent, builder.fsub(shifted, magic))
-    value = _constant(_EXP2[-1], lanes)
-    for coefficient in reversed(_EXP2[:-1]):
-        value = builder.call(fma, [value, rest, _constant(coefficient, lanes)])
+    value = _polynomial(builder, _EXP2, rest)
     bits = builder.shl(builder.bitcast(shifted, ints), ir.Constant(ints, [_I32(23)] * lanes))
     return builder.bitcast(builder.add(builder.bitcast(value, ints), bits), exponent.type)
 

@@ -6,7 +6,6 @@ import importlib
 import importlib.util
 from collections import OrderedDict
 from functools import cache
-from numbers import Integral
 from threading import Lock
 from types import ModuleType
 from typing import Any, Literal
@@ -17,7 +16,7 @@ from torch import Tensor
 
 from . import _crf_torch
 from ._checks import check_choice, check_positive, check_range, check_tensor, describe
-from ._image_probs import check_image_shape, check_pair
+from ._image_probs import check_image_shape, check_iterations, check_pair
 from ._permutohedral import LatticeParameters, bilateral_geometry, gaussian_geometry
 from ._unary import EXCLUDED
 
@@ -254,8 +253,7 @@ def dense_crf(
     _check_uint8(pair.images)
     parameters = _check_parameters(sxy, srgb, gauss_sxy)
     check_choice(backend, "backend", _BACKENDS)
-    if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
-        raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")
+    check_iterations(iterations)
     check_range(compat, "compat", 0, 1e6)
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
     check_range(min_prob, "min_prob", 0, 1)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
-from numbers import Integral
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ._checks import describe
-from ._image_probs import check_pair
+from ._image_probs import check_iterations, check_pair
 
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
 _PIXELS_AT_ONCE = 2**21
@@ -80,8 +79,7 @@ def pamr(
     """
     pair = check_pair(images, probs)
     steps = _check_dilations(dilations)
-    if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
-        raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")
+    check_iterations(iterations)
     colours = _to_unit_range(pair.images)
     batch, _, height, width = pair.probs.shape
     # On a CPU one image at a time stays in the caches; an accelerator wants several.
