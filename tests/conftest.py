@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator
 
@@ -12,6 +13,10 @@ from hypothesis import settings
 
 import dhr_refine.rebalance
 import dhr_refine.refine
+
+# Without a GPU, Triton's kernels run in its interpreter, on the CPU. Triton reads this when it is imported.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 settings.register_profile("dhr_refine", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("dhr_refine")

@@ -601,7 +601,7 @@ def test_errors_name_the_argument(images, probs, error, message):
         (
             {"backend": "cuda"},
             ValueError,
-            "backend must be one of 'auto', 'torch', 'numba', 'pydensecrf', got",
+            "backend must be one of 'auto', 'torch', 'numba', 'triton', 'pydensecrf', got",
         ),
         ({"lattice": 1}, TypeError, "lattice must be a DenseCRFLattice, got int 1: build one with"),
         ({"srgb": 1e-6}, ValueError, "sxy and srgb give a lattice of 1"),
@@ -622,7 +622,9 @@ def test_numba_says_when_keys_do_not_fit():
 def test_lattice_errors():
     with pytest.raises(TypeError, match=re.escape("images must be uint8 in [0, 255], got")):
         DenseCRFLattice(IMAGE.float())
-    with pytest.raises(ValueError, match="backend must be 'auto', 'torch' or 'numba' for a lattice"):
+    with pytest.raises(
+        ValueError, match="backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice"
+    ):
         DenseCRFLattice(IMAGE, backend="pydensecrf")
 
 
@@ -664,6 +666,10 @@ def test_works_without_the_optional_packages(monkeypatch):
         dense_crf(IMAGE, PROBS, backend="numba")
     with pytest.raises(ValueError, match="backend='pydensecrf' needs the package pydensecrf"):
         dense_crf(IMAGE, PROBS, backend="pydensecrf")
+    with pytest.raises(
+        ValueError, match=r"backend='triton' needs the package triton, .*: PyTorch for CUDA on"
+    ):
+        dense_crf(IMAGE, PROBS, backend="triton")
 
 
 def test_missing_packages_are_noticed():
@@ -676,6 +682,17 @@ def test_numba_refuses_other_devices():
         ValueError, match="backend='numba' runs on the CPU but images is on meta: pass backend="
     ):
         crf._choose_backend("numba", torch.device("meta"))
+
+
+def test_triton_refuses_other_devices(monkeypatch):
+    monkeypatch.setattr(crf, "_installed", lambda package: True)
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+    with pytest.raises(
+        ValueError,
+        match="backend='triton' runs on a CUDA device but images is on cpu: pass backend='auto', or",
+    ):
+        dense_crf(IMAGE, PROBS, backend="triton")
+    assert crf._choose_backend("triton", torch.device("cuda")) == "triton"
 
 
 def test_an_image_that_would_lose_all_classes_keeps_all(backend):

@@ -29,6 +29,7 @@ class TorchKernel:
     weights: Tensor  # (pixels, d + 1) float32: barycentric weights times the normalisation
     pixels: Tensor  # int32: the pixels of each vertex, one list after the other
     pixel_weights: Tensor  # float32: their weights
+    lengths: Tensor  # (vertices,) int32: of the lists
     pieces: Tensor  # int32: start of each piece of a list in ``pixels``
     lists: Tensor  # (vertices,) int32: first piece of each vertex
     neighbours: Tensor  # (d + 1, 2, vertices) int32: on each axis; ``vertices`` where there is none
@@ -65,35 +66,40 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
     phantoms = torch.from_numpy(geometry.phantom_keys(images.shape[2] * images.shape[3])).to(images.device)
     every = [(keys + group * geometry.cells).reshape(-1)]
     every += [(phantoms + group * geometry.cells).reshape(-1)] if len(phantoms) else []
-    vertices, corners = torch.unique(torch.cat(every), return_inverse=True)
-    corners = corners[: weights.numel()]
-    del keys, every
+    del keys
+    # One sort gives the vertices and the pixels of each.
+    ordered, order = torch.sort(torch.cat(every), stable=True)
+    vertices, numbers, lengths = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
+    corners = torch.empty(len(order), dtype=torch.int32, device=images.device)
+    corners.scatter_(0, order, numbers.int())
+    del every, ordered, numbers
     count = len(vertices)
     # Along every axis, a vertex of remainder r has its neighbour among those of remainder r + 1.
     remainder = torch.div(vertices, geometry.cells, rounding_mode="floor") % cosets
     step = torch.where(remainder == cosets - 1, strides.sum() - (cosets - 1) * geometry.cells, geometry.cells)
     neighbours = torch.full((cosets, 2, count + 1), count, dtype=torch.int32, device=images.device)
-    numbers = torch.arange(count, dtype=torch.int32, device=images.device)
+    own = torch.arange(count, dtype=torch.int32, device=images.device)
     for axis in range(cosets):
         wanted = vertices + step - strides[axis]
         found = torch.searchsorted(vertices, wanted).clamp_(max=count - 1)
         found = torch.where(vertices[found] == wanted, found, count)
         neighbours[axis, 0, :count] = found.int()
-        neighbours[axis, 1].scatter_(0, found, numbers)
+        neighbours[axis, 1].scatter_(0, found, own)
     neighbours = neighbours[:, :, :count].contiguous()
 
-    order = torch.argsort(corners, stable=True)
-    lengths = torch.bincount(corners, minlength=count)
     pieces_each = torch.div(lengths + _LIST - 1, _LIST, rounding_mode="floor")
     lists = pieces_each.cumsum(0) - pieces_each
     owner = torch.repeat_interleave(torch.arange(count, device=images.device), pieces_each)
     within = torch.arange(len(owner), device=images.device) - lists[owner]
     pieces = (lengths.cumsum(0) - lengths)[owner] + within * _LIST
+    # Phantoms are any pixel with a weight of zero.
+    extra = weights.new_zeros(len(order) - weights.numel())
     kernel = TorchKernel(
-        corners=corners.view(-1, cosets).int(),
+        corners=corners[: weights.numel()].view_as(weights),
         weights=weights,
-        pixels=torch.div(order, cosets, rounding_mode="floor").int(),
-        pixel_weights=weights.view(-1)[order],
+        pixels=torch.div(order, cosets, rounding_mode="floor").clamp_(max=len(weights) - 1).int(),
+        pixel_weights=torch.cat([weights.view(-1), extra])[order],
+        lengths=lengths.int(),
         pieces=pieces.int(),
         lists=lists.int(),
         neighbours=neighbours,
@@ -127,17 +133,19 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
     del parts, total
     down = elevated.new_tensor(1.0) / (d + 1)
     rounded = (elevated * down).round_()
-    off = rounded.sum(dim=0)  # small integers: exact in any order
+    off = rounded.sum(dim=0).to(torch.int8)  # small integers: exact in any order
     distance = elevated - rounded * (d + 1)
-    rank = torch.zeros_like(elevated)
+    # Small integers in bytes. The rank of a coordinate counts those above it, of equal ones the earlier.
+    rank = torch.arange(d + 1, dtype=torch.int8, device=device)[:, None].repeat(1, elevated.shape[1])
     for i in range(d):
         for j in range(i + 1, d + 1):
-            before = (distance[i] < distance[j]).float()
-            rank[i] += before
-            rank[j] += 1 - before
+            below = (distance[i] < distance[j]).view(torch.int8)
+            rank[i] += below
+            rank[j] -= below
+    del distance
     # Back to the plane where the sum of the rounded coordinates is zero.
     rank += off
-    shift = (rank < 0).float() - (rank > d).float()
+    shift = (rank < 0).view(torch.int8) - (rank > d).view(torch.int8)
     rank += shift * (d + 1)
     rounded += shift
     rest = (elevated - rounded * (d + 1)) * down
@@ -168,7 +176,7 @@ def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:
     for after, before in kernel.neighbours:
         near = lattice.index_select(0, after)
         near += lattice.index_select(0, before)
-        lattice[:-1] += near.mul_(0.5)
+        lattice[:-1].add_(near, alpha=0.5)
     return F.embedding_bag(kernel.corners, lattice, mode="sum", per_sample_weights=kernel.weights)
 
 

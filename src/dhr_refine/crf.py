@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections import OrderedDict
 from functools import cache
 from threading import Lock
@@ -20,12 +21,16 @@ from ._image_probs import check_image_shape, check_iterations, check_pair
 from ._permutohedral import LatticeParameters, bilateral_geometry, gaussian_geometry
 from ._unary import EXCLUDED
 
-Backend = Literal["auto", "torch", "numba", "pydensecrf"]
+Backend = Literal["auto", "torch", "numba", "triton", "pydensecrf"]
 
-_BACKENDS = ("auto", "torch", "numba", "pydensecrf")
+_BACKENDS = ("auto", "torch", "numba", "triton", "pydensecrf")
 # Defaults, those of DHR and of RSEPM and CLIP-ES: iterations, and the weights of the two kernels.
 _ITERATIONS, _COMPAT, _GAUSS_COMPAT = 10, 4, 3
-_INSTALL = {"numba": "pip install 'dhr_refine[numba]'", "pydensecrf": "pip install 'dhr_refine[crf]'"}
+_INSTALL = {
+    "numba": "pip install 'dhr_refine[numba]'",
+    "triton": "PyTorch for CUDA on Linux brings it, else pip install triton",
+    "pydensecrf": "pip install 'dhr_refine[crf]'",
+}
 # Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
 _CACHED_SIZES = 8
 
@@ -46,7 +51,7 @@ class DenseCRFLattice:
         Standard deviation of the bilateral kernel in grey levels.
     gauss_sxy : float, default 1
         Standard deviation of the Gaussian kernel in pixels.
-    backend : {"auto", "torch", "numba"}, default "auto"
+    backend : {"auto", "torch", "numba", "triton"}, default "auto"
         As in `dense_crf`. pydensecrf cannot keep a lattice.
 
     Attributes
@@ -100,7 +105,7 @@ class DenseCRFLattice:
         self.backend = _choose_backend(backend, images.device)
         if self.backend == "pydensecrf":
             raise ValueError(
-                "backend must be 'auto', 'torch' or 'numba' for a lattice, got 'pydensecrf': "
+                "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "
                 "pydensecrf builds its own at every call; call dense_crf without lattice"
             )
         batch, _, height, width = images.shape
@@ -203,8 +208,9 @@ def dense_crf(
         Leave out classes whose largest probability in an image is at most this; they get 0. An image that
         would lose all of them keeps all. With 1e-3, many channels of which few occur cost no more than those
         few, and Q changes by about 0.01. Our choice of default leaves none out.
-    backend : {"auto", "torch", "numba", "pydensecrf"}, default "auto"
-        "auto" takes numba for tensors on the CPU if it is installed, else torch. "pydensecrf" runs the
+    backend : {"auto", "torch", "numba", "triton", "pydensecrf"}, default "auto"
+        "auto" takes numba for tensors on the CPU if it is installed, else torch. "triton" are fused kernels
+        for a CUDA device, tested in Triton's interpreter but not on a GPU yet. "pydensecrf" runs the
         reference, one image at a time. `DenseCRFLattice` shows the choice in its ``backend``.
     lattice : DenseCRFLattice, optional
         Lattice built for these images, parameters and device.
@@ -318,8 +324,8 @@ def _run_once(
     if backend == "pydensecrf":
         return _implementation(backend).mean_field(images, probs, parameters, **options)
     sxy, srgb, gauss_sxy = parameters
-    if backend == "torch":
-        lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend="torch")
+    if backend == "torch" or backend == "triton":
+        lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)
         return lattice._run(probs, **options)
     height, width = images.shape[2:]
     gaussian = _gaussian_lattices.get(backend, height, width, gauss_sxy, images.device)
@@ -440,6 +446,12 @@ def _choose_backend(backend: str, device: torch.device) -> str:
         raise ValueError(
             f"backend='numba' runs on the CPU but images is on {device}: "
             "pass backend='torch', or images.cpu()"
+        )
+    # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend='triton' runs on a CUDA device but images is on {device}: "
+            "pass backend='auto', or images.cuda()"
         )
     return backend
 

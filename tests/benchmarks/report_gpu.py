@@ -1,0 +1,260 @@
+"""Print the GPU tables: ``python tests/benchmarks/report_gpu.py [count crf step transport kernels]``.
+
+``count`` needs no GPU: the bytes that the dense CRF has to move. The rest is for a CUDA device; with
+``--device cpu`` and a small ``--size`` it only shows that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transport_peers
+from harness import environment, interleave, seconds, table
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from workloads import cam_scores, voc_like
+
+from dhr_refine import DenseCRFLattice, Recipe, _crf_torch, _crf_triton, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine._permutohedral import Geometry, bilateral_geometry, gaussian_geometry
+from dhr_refine.crf import _gaussian_lattices
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from photos import PRESETS, photo, scores
+
+LATTICE = ("sxy", "srgb", "gauss_sxy")
+CASES = (("A", 4), ("C", 4), ("A", 21), ("C", 21))
+
+
+def scene(options: argparse.Namespace, classes: int) -> tuple[Tensor, Tensor]:
+    """A batch of photos and smooth scores."""
+    names = ("astronaut", "coffee", "chelsea", "rocket")
+    images = [_fit(photo(names[i % 4], 300, 400), options.size) for i in range(options.batch)]
+    probs = scores(classes, options.size, options.size, batch=options.batch)
+    return torch.stack(images).to(options.device), probs.to(options.device)
+
+
+def _fit(image: Tensor, size: int) -> Tensor:
+    return F.interpolate(image[None].float(), (size, size), mode="bilinear")[0].round().byte()
+
+
+def backends(options: argparse.Namespace) -> tuple[str, ...]:
+    """What can run on the device."""
+    return ("torch", "triton") if options.device == "cuda" else ("torch",)
+
+
+# --- bytes --------------------------------------------------------------------------------------------
+
+
+class Traffic(TorchDispatchMode):
+    """Bytes that operators read and write, each tensor once: what must move where no cache helps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes = self.launches = 0
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = function(*args, **(kwargs or {}))
+        views = function.is_view or function.overloadpacket.__name__ in ("empty", "new_empty", "empty_like")
+        if not views and "detach" not in str(function):
+            read = {id(t): t.nbytes for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+            out = [t for t in tree_leaves(result) if isinstance(t, Tensor)]
+            self.bytes += sum(read.values()) + sum(t.nbytes for t in out)
+            self.launches += 1
+        return result
+
+
+def count(options: argparse.Namespace) -> None:
+    """Gigabytes that a mean field iteration has to move: each array read or written once a kernel."""
+    rows = []
+    for preset, classes in CASES:
+        images, probs = scene(argparse.Namespace(**{**vars(options), "device": "cpu"}), classes)
+        geometries = _geometries(images, PRESETS[preset])
+        kernels = _build(_crf_torch, geometries, images)
+        totals = []
+        for iterations in (1, 2):
+            with Traffic() as traffic:
+                _crf_torch.mean_field(*kernels, probs, iterations=iterations, compat=4, gauss_compat=3)
+            totals.append((traffic.bytes, traffic.launches))
+        moved, launches = (after - before for before, after in zip(*totals))
+        stages = fused_bytes(images, preset, classes)
+        cells = [f"{1e-9 * moved:.3g}", str(launches), f"{1e-9 * sum(stages.values()):.3g}"]
+        rows.append([f"{preset}, {classes}", *cells, *(f"{1e-9 * part:.2g}" for part in stages.values())])
+    head = ["preset, classes", "torch", "torch, operators", "triton", "sums at vertices", "blur"]
+    table([*head, "slice and softmax"], rows)
+
+
+def _geometries(images: Tensor, preset: dict[str, float]) -> tuple[Geometry, Geometry]:
+    height, width = images.shape[2:]
+    bilateral = bilateral_geometry(height, width, preset["sxy"], preset["srgb"])
+    return bilateral, gaussian_geometry(height, width, preset["gauss_sxy"])
+
+
+def _build(module: Any, geometries: tuple[Geometry, Geometry], images: Tensor) -> tuple[Any, Any]:
+    bilateral, gaussian = geometries
+    shared = module.build_gaussian(gaussian, *images.shape[2:], images.device)
+    return module.build_bilateral(bilateral, images), shared
+
+
+def fused_bytes(images: Tensor, preset: str, classes: int) -> dict[str, int]:
+    """What the Triton kernels read and write in one iteration, array by array."""
+    batch, pixels = len(images), images[0, 0].numel()
+    row = 16 * -(-classes // 4)  # bytes of a pixel's or vertex's channels
+    stages = {"sums": 0, "blur": 0, "slice": 2 * batch * pixels * row}
+    kernels = _build(_crf_triton, _geometries(images, PRESETS[preset]), images)
+    for kernel, sharing in zip(kernels, (1, batch)):
+        axes, _, vertices = kernel.neighbours.shape
+        lists = kernel.pixels.nbytes + kernel.pixel_weights.nbytes
+        lists += sum(value.nbytes for level in kernel.levels for value in vars(level).values())
+        values = batch * pixels + sharing * (kernel.rows + kernel.rows - vertices)  # a sum is read again
+        stages["sums"] += lists + values * row
+        stages["blur"] += kernel.neighbours.nbytes + axes * sharing * 2 * vertices * row
+        stages["slice"] += kernel.corners.nbytes + kernel.weights.nbytes + sharing * vertices * row
+    return stages
+
+
+# --- times --------------------------------------------------------------------------------------------
+
+
+def crf(options: argparse.Namespace) -> None:
+    """A batch through the dense CRF: lattice, one call on it, bandwidth against a copy, memory."""
+    print(f"\nA copy moves {_bandwidth(options):.2f} TB/s, counting bytes read and written.")
+    rows = []
+    for preset, classes in CASES:
+        images, probs = scene(options, classes)
+        deviations = {key: PRESETS[preset][key] for key in LATTICE}
+        cpu = images[:1].cpu(), probs[:1].cpu()
+        calls: dict[str, Callable[[], object]] = {
+            "pydensecrf": partial(dense_crf, *cpu, backend="pydensecrf", **PRESETS[preset])
+        }
+        for backend in backends(options):
+            lattice = DenseCRFLattice(images, backend=backend, **deviations)
+            calls[f"{backend}, building"] = partial(DenseCRFLattice, images, backend=backend, **deviations)
+            calls[backend] = partial(dense_crf, images, probs, lattice=lattice, **PRESETS[preset])
+        times = interleave(calls, rounds=options.rounds, seconds=120)
+        moved = 10 * sum(fused_bytes(images, preset, classes).values())
+        for backend in backends(options):
+            alone = [calls[f"{backend}, building"], calls[backend]]
+            rows.append(
+                [
+                    f"{preset}, {classes} classes, {backend}",
+                    seconds(times[f"{backend}, building"]),
+                    seconds(times[backend]),
+                    f"{1e3 * times[backend].wall / options.batch:.2f} ms",
+                    f"{options.batch * times['pydensecrf'].wall / times[backend].wall:.1f}",
+                    f"{1e-12 * moved / times[backend].wall:.2f} TB/s",
+                    " + ".join(_peak(call, options.device) for call in alone),
+                ]
+            )
+    head = ["preset", "building the lattice", "one call on it", "an image", "pydensecrf on one core"]
+    table([*head, "compulsory bytes over time", "peak memory: building, call"], rows)
+
+
+def _bandwidth(options: argparse.Namespace) -> float:
+    source = torch.rand(2**28 if options.device == "cuda" else 2**22, device=options.device)
+    target = torch.empty_like(source)
+    time = interleave({"copy": partial(target.copy_, source)}, rounds=options.rounds)["copy"].wall
+    return 1e-12 * 2 * source.nbytes / time
+
+
+def _peak(call: Callable[[], object], device: str) -> str:
+    if device != "cuda":
+        return "-"
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    call()
+    return f"{(torch.cuda.max_memory_allocated() - before) / 1e6:.0f} MB"
+
+
+def step(options: argparse.Namespace) -> None:
+    """The whole step for a batch of 1 to 5 tags: both CRF calls, none, and each boundary tool."""
+    given = voc_like(options.batch, size=options.size, photo=_fit(photo("astronaut", 512, 512), options.size))
+    given = given.to(options.device)
+    calls = {
+        "default": partial(given.call, refine_mask),
+        "Recipe.released()": partial(given.call, refine_mask, recipe=Recipe.released()),
+        "PAMR": partial(given.call, refine_mask, boundary="pamr"),
+        "no boundary tool": partial(given.call, refine_mask, boundary=None),
+    }
+    if "triton" in backends(options):  # builds the lattice for each of the two calls
+        calls["triton"] = partial(given.call, refine_mask, boundary=partial(dense_crf, backend="triton"))
+    times = interleave(calls, rounds=options.rounds, seconds=120)
+    rows = [
+        [name, seconds(time), f"{1e3 * time.wall / options.batch:.2f} ms", _peak(calls[name], options.device)]
+        for name, time in times.items()
+    ]
+    table(
+        [f"batch {options.batch}, {options.size} x {options.size}", "time", "an image", "peak memory"], rows
+    )
+
+
+def transport(options: argparse.Namespace) -> None:
+    """sinkhorn_ot against POT on the device, at a marginal error of 1e-3."""
+    rows = []
+    shapes = ((16, 3, 4096), (16, 10, 4096), (1, 5, 512 * 512))
+    for batch, classes, pixels in shapes:
+        maps = cam_scores(batch, classes, pixels).to(options.device)
+        calls = {"dhr_refine": partial(sinkhorn_ot, maps)}
+        calls["POT torch"] = partial(transport_peers.PEERS["POT torch"], maps)
+        times = interleave(calls, rounds=options.rounds)
+        ratio = times["POT torch"].wall / times["dhr_refine"].wall
+        rows.append([f"B{batch} N{pixels} K{classes}", seconds(times["dhr_refine"]), f"{ratio:.1f}"])
+    table(["case", "dhr_refine", "POT torch over ours"], rows)
+
+
+def kernels(options: argparse.Namespace) -> None:
+    """Where the device's time goes: kernels of the step and of each CRF backend, by total time."""
+    from torch.profiler import ProfilerActivity, profile
+
+    activity = ProfilerActivity.CUDA if options.device == "cuda" else ProfilerActivity.CPU
+    given = voc_like(options.batch, size=options.size).to(options.device)
+    images, probs = scene(options, 4)
+    calls: dict[str, Callable[[], object]] = {"refine_mask": partial(given.call, refine_mask)}
+    for backend in backends(options):
+        lattice = DenseCRFLattice(images, backend=backend)
+        calls[f"dense_crf, {backend}"] = partial(dense_crf, images, probs, lattice=lattice)
+    for name, call in calls.items():
+        call()
+        with profile(activities=[activity]) as recorded:
+            call()
+        key = "self_device_time_total" if options.device == "cuda" else "self_cpu_time_total"
+        entries = sorted(recorded.key_averages(), key=lambda entry: -getattr(entry, key))[:12]
+        rows = [[_short(e.key), str(e.count), f"{getattr(e, key) / 1e3:.2f} ms"] for e in entries]
+        table([name, "launches", "time"], rows)
+
+
+def _short(name: str, length: int = 70) -> str:
+    name = name.replace("|", " ")
+    return name if len(name) <= length else name[: length - 3] + "..."
+
+
+TABLES = {f.__name__: f for f in (count, crf, step, transport, kernels)}
+
+
+def main(arguments: Iterable[str] | None = None) -> None:
+    """Print the tables asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--size", type=int, default=512)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("tables", nargs="*", default=[], help=f"of {', '.join(TABLES)}")
+    options = parser.parse_args(None if arguments is None else list(arguments))
+    print(environment())
+    for name in options.tables or TABLES:
+        _gaussian_lattices.clear()
+        print(f"\n### {name}: {TABLES[name].__doc__}")
+        TABLES[name](options)
+
+
+if __name__ == "__main__":
+    main()
