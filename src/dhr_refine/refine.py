@@ -385,6 +385,7 @@ class _Crops:
     def __init__(self, batch: Batch, rows: list[int], boundary: Boundary):
         self.rows = rows
         self.index = torch.tensor(rows, device=batch.base.device)
+        self.all = rows == list(range(len(batch.tags)))
         self.boxes = [batch.boxes[row] for row in rows]
         x0, y0, x1, y1 = self.boxes[0]
         self.size = (y1 - y0, x1 - x0)
@@ -393,13 +394,17 @@ class _Crops:
         self.classes = batch.counts[rows[0]]
         self.images = None
         if boundary is not None and batch.images is not None:
-            self.images = self.cut(batch.images[self.index])
+            self.images = self.cut(self.take(batch.images))
         self.boundary = boundary
         # One lattice serves the seed and the result.
         self.lattice = None
         if boundary == "crf":
             assert self.images is not None
             self.lattice = DenseCRFLattice(self.images)
+
+    def take(self, maps: Tensor) -> Tensor:
+        """Pick the images out of a batch."""
+        return maps if self.all else maps[self.index]
 
     def cut(self, maps: Tensor) -> Tensor:
         """Crop full-size maps (b, ..., H, W) to the box of each image."""
@@ -484,13 +489,13 @@ def _refine(
     labels = init.clone()
     probs = scores.new_zeros(batch.base.shape[0], absent, *batch.base.shape[1:]) if keep else None
     for crop in crops:
-        present = uss.present[crop.index, : crop.classes, None, None]
-        maps = _enlarge(scores[crop.index, : crop.classes] * present, crop, recipe)
+        present = crop.take(uss.present)[:, : crop.classes, None, None]
+        maps = _enlarge(crop.take(scores)[:, : crop.classes] * present, crop, recipe)
         if boundary is not None:
             # It gives every channel some probability; a class without a pixel in M_init has none.
             maps = crop.refine_edges(maps) * present
         best, winner = _first_best(maps)
-        crop.paste(torch.where(best > 0, winner, crop.cut(init[crop.index])), labels)
+        crop.paste(torch.where(best > 0, winner, crop.cut(crop.take(init))), labels)
         if probs is not None:
             crop.paste(maps, probs[:, : crop.classes])
 
@@ -531,7 +536,7 @@ def _seed(batch: Batch, crops: list[_Crops], absent: int, *, reg: float, recipe:
     for crop in crops:
         if crop.tags == 0:
             continue
-        tags = _enlarge_cams(maps[crop.index, : crop.tags], batch, crop, recipe)
+        tags = _enlarge_cams(crop.take(maps)[:, : crop.tags], batch, crop, recipe)
         # A pixel that no CAM claims stays unassigned; inside the boundary tool, or its output would sum
         # to 1 over the tags and leave nothing to the background.
         unassigned = 1.0 - tags.amax(dim=1, keepdim=True)
