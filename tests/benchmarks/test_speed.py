@@ -6,6 +6,7 @@ The tables of docs/benchmarks.md come from ``python tests/benchmarks/report.py``
 from __future__ import annotations
 
 import pytest
+import report_gpu
 import torch
 import transport_peers
 from harness import threads
@@ -58,3 +59,10 @@ def test_sinkhorn_and_newton_agree_here(benchmark):
     scores = cam_scores(2, 4, 1369)
     plan = benchmark.pedantic(lambda: sinkhorn_ot(scores, tol=1e-5), rounds=1).plan
     assert torch.allclose(plan, sinkhorn_ot(scores, tol=1e-5, method="sinkhorn").plan, atol=1e-8)
+
+
+def test_the_gpu_report_runs_without_one(capsys):
+    report_gpu.main(["--device", "cpu", "--size", "32", "--batch", "2", "--rounds", "1"])
+    printed = capsys.readouterr().out
+    for name in report_gpu.TABLES:
+        assert f"### {name}" in printed
