@@ -423,7 +423,10 @@ def test_single_class_gives_ones(backend):
 
 def test_empty_batch(backend):
     images = torch.zeros(0, 3, 8, 9, dtype=torch.uint8)
-    assert dense_crf(images, torch.zeros(0, 4, 8, 9), backend=backend).shape == (0, 4, 8, 9)
+    probs = torch.zeros(0, 4, 8, 9)
+    assert dense_crf(images, probs, backend=backend).shape == (0, 4, 8, 9)
+    lattice = DenseCRFLattice(images, backend=backend)
+    assert dense_crf(images, probs, lattice=lattice).shape == (0, 4, 8, 9)
 
 
 # --- classes left out ---------------------------------------------------------------------------------
@@ -604,7 +607,9 @@ def test_errors_name_the_argument(images, probs, error, message):
             "backend must be one of 'auto', 'torch', 'numba', 'triton', 'pydensecrf', got",
         ),
         ({"lattice": 1}, TypeError, "lattice must be a DenseCRFLattice, got int 1: build one with"),
-        ({"srgb": 1e-6}, ValueError, "sxy and srgb give a lattice of 1"),
+        ({"srgb": 1e-2}, ValueError, "sxy and srgb give a lattice of 1"),
+        ({"srgb": 1e-6}, ValueError, "sxy and srgb give lattice coordinates of"),
+        ({"gauss_sxy": 1e-6}, ValueError, "gauss_sxy give lattice coordinates of"),
     ],
 )
 def test_errors_name_the_option(options, error, message):
@@ -685,13 +690,13 @@ def test_numba_refuses_other_devices():
 
 
 def test_triton_refuses_other_devices(monkeypatch):
-    monkeypatch.setattr(crf, "_installed", lambda package: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     with pytest.raises(
         ValueError,
         match="backend='triton' runs on a CUDA device but images is on cpu: pass backend='auto', or",
     ):
         dense_crf(IMAGE, PROBS, backend="triton")
+    monkeypatch.setattr(crf, "_installed", lambda package: True)
     assert crf._choose_backend("triton", torch.device("cuda")) == "triton"
 
 

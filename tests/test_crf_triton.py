@@ -7,10 +7,13 @@ the indices, not that a GPU's compiler takes the kernels: that is tested apart, 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -171,11 +174,28 @@ def test_lattice_is_reusable():
         dense_crf(images, probs, backend="torch", lattice=lattice)
 
 
+def test_more_images_than_a_grid_may_be_wide():
+    """On CUDA every axis of a grid but the first ends at 65,535."""
+    from dhr_refine import _crf_triton
+
+    grid, blocks, options = _crf_triton._launch(rows=300, images=70_000, channels=4)
+    assert options["BLOCK"] == 128
+    assert (grid, blocks) == ((210_000,), 3)
+
+
+def test_numpy_numbers_as_weights():
+    image, probs = photo("coffee", 6, 7), scores(3, 6, 7)
+    result = compare(image, probs, iterations=1, compat=np.float32(4), gauss_compat=np.float32(3))
+    torch.testing.assert_close(result.cpu(), dense_crf(image, probs, iterations=1), atol=1e-4, rtol=0)
+
+
 def test_nothing_to_do():
     image = photo("coffee", 8, 9).to(DEVICE)
     assert torch.equal(
         dense_crf(image, torch.rand(1, 8, 9, device=DEVICE), backend="triton").cpu(), torch.ones(1, 8, 9)
     )
+    none = DenseCRFLattice(image[None][:0], backend="triton")
+    assert none.shape == (0, 8, 9)
     assert dense_crf(image[None][:0], torch.rand(0, 3, 8, 9, device=DEVICE), backend="triton").shape == (
         0,
         3,
@@ -201,6 +221,21 @@ def test_compiles_for_a_gpu(capability, classes):
     assert done.returncode == 0, done.stderr
 
 
+def memory_per_thread(binary: bytes) -> int:
+    """Bytes in which a thread keeps what its registers do not hold."""
+    import triton.backends.nvidia as nvidia
+
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(binary)
+        file.flush()
+        tool = Path(next(iter(nvidia.__path__)), "bin", "cuobjdump")
+        command = [str(tool), "--dump-resource-usage", file.name]
+        shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = re.findall(r"STACK:(\d+) SHARED:\d+ LOCAL:(\d+)", shown)
+    assert len(found) == 1, shown
+    return sum(map(int, found[0]))
+
+
 def compile_all(capability: int, classes: int) -> None:
     """Compile every kernel (in a process without the interpreter) and look at what came out."""
     import triton
@@ -209,7 +244,7 @@ def compile_all(capability: int, classes: int) -> None:
 
     from dhr_refine import _crf_kernels, _crf_triton
 
-    _, options = _crf_triton._launch(1000, 1, -(-classes // 4) * 4)
+    *_, options = _crf_triton._launch(1000, 1, -(-classes // 4) * 4)
     launch = {key: options.pop(key) for key in ("num_warps", "enable_fp_fusion")}
     assert launch.keys() | options.keys() == {"num_warps", "enable_fp_fusion", "CHANNELS", "LANES", "BLOCK"}
     numbers = ("corners", "shared_corners", "members", "begins", "ends", "targets", "neighbours")
@@ -223,6 +258,7 @@ def compile_all(capability: int, classes: int) -> None:
         "pixels",
         "all_pixels",
         "shared_rows",
+        "blocks",
     )
     types = dict.fromkeys(numbers, "*i32") | dict.fromkeys(shapes, "i32")
     types |= {"scale": "fp32", "shared_scale": "fp32"}
@@ -243,11 +279,10 @@ def compile_all(capability: int, classes: int) -> None:
         }
         source = ASTSource(fn=kernel, signature=signature, constexprs=fixed, attrs=aligned)
         compiled = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch)
-        assert compiled.asm["cubin"]
+        assert memory_per_thread(compiled.asm["cubin"]) == 0, kernel
         assembly = compiled.asm["ptx"]
         assert "ld.global.v4" in assembly, kernel
         assert "st.global.v4" in assembly, kernel
-        assert ".local" not in assembly, kernel
         # Rows stay with the thread that looked up their vertex, but for finding the longest list.
         if classes <= 64:
             assert assembly.count("bar.sync") <= 1, kernel

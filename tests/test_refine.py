@@ -560,6 +560,20 @@ def test_a_callable_gets_crops_of_uint8_images_and_float_probabilities():
     )
 
 
+def test_a_callable_may_write_into_its_arguments():
+    size = (40, 56)
+    scene = make_scene(0, size=size, cam_grid=size, uss_grid=size, wss_grids=(size,))
+    before = [value.clone() for value in (scene.cams, scene.mask, scene.uss, *scene.wss, scene.image)]
+
+    def tool(images, probs):
+        images.zero_()
+        return probs.mul_(0.5)
+
+    run(scene, boundary=tool)
+    for value, kept in zip((scene.cams, scene.mask, scene.uss, *scene.wss, scene.image), before, strict=True):
+        assert torch.equal(value, kept)
+
+
 def test_crops_of_one_size_share_a_call():
     scenes = [make_scene(s) for s in range(3)]
     sizes = []

@@ -4,9 +4,9 @@
 What plain torch operations do with a dozen passes over memory is here one pass each: the sums of the pixels
 at the vertices, the blur along one axis, and reading the vertices back up to the softmax. The channels of a
 pixel or vertex lie side by side, ``CHANNELS`` in a row, so that one wide load moves several; ``LANES`` is the
-next power of two, and a program works on ``BLOCK`` rows. The second axis of a grid is the image where the
-images of a batch share one lattice. Sizes are arguments that Triton must not specialise on: every image size
-would compile anew.
+next power of two, and a program works on ``BLOCK`` rows. Where the images of a batch share one lattice, the
+programs of one image follow those of the image before, ``blocks`` each. Sizes are arguments that Triton must
+not specialise on: every image size would compile anew.
 """
 
 import triton
@@ -19,16 +19,16 @@ _AHEAD = tl.constexpr(4)
 _NOWHERE = tl.constexpr(NOWHERE)
 
 
-@triton.jit(do_not_specialize=["pieces", "value_rows", "out_rows"])
+@triton.jit(do_not_specialize=["pieces", "value_rows", "out_rows", "blocks"])
 def sum_pieces(
     values, members, weights, begins, ends, targets, out,
-    pieces, value_rows, out_rows,
+    pieces, value_rows, out_rows, blocks,
     LISTED: tl.constexpr, CHANNELS: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add up pieces of lists: weighted rows of ``values`` named by ``members``, or rows side by side."""
-    piece = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    piece = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     lane = tl.arange(0, LANES)[None, :]
-    image = tl.program_id(1).to(tl.int64)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
     values += image * value_rows * CHANNELS
     out += image * out_rows * CHANNELS
     real = piece < pieces
@@ -51,15 +51,15 @@ def sum_pieces(
     tl.store(out + target[:, None] * CHANNELS + lane, total, mask=real[:, None] & (lane < CHANNELS))
 
 
-@triton.jit(do_not_specialize=["vertices", "axis", "rows"])
+@triton.jit(do_not_specialize=["vertices", "axis", "rows", "blocks"])
 def blur(
-    values, neighbours, out, vertices, axis, rows,
+    values, neighbours, out, vertices, axis, rows, blocks,
     CHANNELS: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Add half of the two neighbours on an axis to each vertex."""
-    vertex = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    vertex = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     lane = tl.arange(0, LANES)[None, :]
-    start = tl.program_id(1).to(tl.int64) * rows * CHANNELS
+    start = (tl.program_id(0) // blocks).to(tl.int64) * rows * CHANNELS
     real = vertex < vertices
     neighbours += axis.to(tl.int64) * 2 * vertices
     after = tl.load(neighbours + vertex, mask=real, other=vertices)[:, None]
@@ -76,17 +76,17 @@ def blur(
     tl.store(out + start + at, here + 0.5 * near, mask=own)
 
 
-@triton.jit(do_not_specialize=["pixels", "all_pixels", "shared_rows", "scale", "shared_scale"])
+@triton.jit(do_not_specialize=["pixels", "all_pixels", "shared_rows", "scale", "shared_scale", "blocks"])
 def slice_and_normalise(
     values, shared_values, energy, corners, weights, shared_corners, shared_weights, out,
-    pixels, all_pixels, shared_rows, scale, shared_scale,
+    pixels, all_pixels, shared_rows, scale, shared_scale, blocks,
     CORNERS: tl.constexpr, SHARED: tl.constexpr,
     CHANNELS: tl.constexpr, LANES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Read both lattices at the pixels, add the unary and take the softmax over the channels."""
-    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    pixel = tl.program_id(0) % blocks * BLOCK + tl.arange(0, BLOCK)
     lane = tl.arange(0, LANES)[None, :]
-    image = tl.program_id(1).to(tl.int64)
+    image = (tl.program_id(0) // blocks).to(tl.int64)
     real = pixel < pixels
     inside = real[:, None] & (lane < CHANNELS)
     number = image * pixels + pixel

@@ -161,7 +161,7 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
         weights[:, r] = ranked[d - r] - ranked[d + 1 - r]
         keys[:, r] = keys[:, r - 1] - ranked_strides[d + 1 - r]
     # (pixels of an image, B, d + 1): the caller tells the images apart.
-    return keys.view(-1, batch, d + 1), weights
+    return keys.view(height * width, batch, d + 1), weights
 
 
 def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:

@@ -77,17 +77,16 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> TritonKernel:
 def _convert(kernel: TorchKernel, batch: int) -> TritonKernel:
     """Number pixels image first, so that neighbouring threads work on neighbouring pixels."""
     corners = kernel.corners.shape[1]
-    pixels = kernel.corners.shape[0] // batch
+    pixels = kernel.corners.shape[0] // max(batch, 1)
 
     def by_corner(values: Tensor) -> Tensor:
         return values.view(pixels, batch, corners).permute(2, 1, 0).contiguous().view(corners, -1)
 
-    image = kernel.pixels % batch
     levels = tuple(_levels(kernel.lengths.long()))
     return TritonKernel(
         corners=by_corner(kernel.corners),
         weights=by_corner(kernel.weights),
-        pixels=image * pixels + torch.div(kernel.pixels, batch, rounding_mode="floor"),
+        pixels=kernel.pixels % batch * pixels + torch.div(kernel.pixels, batch, rounding_mode="floor"),
         pixel_weights=kernel.pixel_weights,
         levels=levels,
         rows=sum(len(level.target) for level in levels),  # each sum has its own
@@ -137,14 +136,14 @@ def mean_field(
     # A lattice's values twice: each blur reads the one and writes the other.
     own = result.new_empty((2, 1, bilateral.rows, channels))
     shared = result.new_empty((2, batch, gaussian.rows, channels))
-    grid, options = _launch(pixels, batch, channels)
+    grid, blocks, options = _launch(pixels, batch, channels)
     with _on(probs.device):
         for _ in range(iterations):
             _kernels().slice_and_normalise[grid](
                 _splat_and_blur(bilateral, result, own), _splat_and_blur(gaussian, result, shared),
                 energy, bilateral.corners, bilateral.weights, gaussian.corners, gaussian.weights, result,
                 pixels, batch * pixels, gaussian.rows,
-                bilateral.gain * compat, gaussian.gain * gauss_compat,
+                float(bilateral.gain * compat), float(gaussian.gain * gauss_compat), blocks,
                 CORNERS=len(bilateral.corners), SHARED=len(gaussian.corners), **options,
             )  # fmt: skip
     return result[:, :, :classes].transpose(1, 2).reshape(probs.shape)
@@ -157,31 +156,37 @@ def _splat_and_blur(kernel: TritonKernel, probs: Tensor, buffers: Tensor) -> Ten
     for number, level in enumerate(kernel.levels):
         pixels = number == 0
         values, value_rows = (probs, probs.shape[1]) if pixels else (source, rows)
-        grid, options = _launch(len(level.target), images, channels)
+        grid, blocks, options = _launch(len(level.target), images, channels)
         _kernels().sum_pieces[grid](
             values, kernel.pixels, kernel.pixel_weights, level.begin, level.end, level.target, source,
-            len(level.target), value_rows, rows, LISTED=pixels, **options,
+            len(level.target), value_rows, rows, blocks, LISTED=pixels, **options,
         )  # fmt: skip
     vertices = kernel.neighbours.shape[2]
     for axis in range(len(kernel.neighbours)):
-        grid, options = _launch(vertices, images, channels)
-        _kernels().blur[grid](source, kernel.neighbours, target, vertices, axis, rows, **options)
+        grid, blocks, options = _launch(vertices, images, channels)
+        _kernels().blur[grid](source, kernel.neighbours, target, vertices, axis, rows, blocks, **options)
         source, target = target, source
     return source
 
 
-def _launch(rows: int, images: int, channels: int) -> tuple[tuple[int, int], dict[str, Any]]:
-    """Grid and options of a kernel that works on each row of channels once."""
+def _launch(rows: int, images: int, channels: int) -> tuple[tuple[int], int, dict[str, Any]]:
+    """Grid, blocks of an image and options of a kernel that works on each row of channels once."""
     lanes = 1 << (channels - 1).bit_length()
     block = max(_BLOCK // lanes, 1)
-    return (-(-rows // block), images), {
-        "CHANNELS": channels,
-        "LANES": lanes,
-        "BLOCK": block,
-        "num_warps": _WARPS,
-        # A product and a sum rounded once: said aloud, because Triton's default changes between versions.
-        "enable_fp_fusion": True,
-    }
+    blocks = -(-rows // block)
+    # Along one axis, the only one of a grid that may be longer than 65,535.
+    return (
+        (blocks * images,),
+        blocks,
+        {
+            "CHANNELS": channels,
+            "LANES": lanes,
+            "BLOCK": block,
+            "num_warps": _WARPS,
+            # A product and a sum rounded once: said aloud, because Triton's default changes between versions.
+            "enable_fp_fusion": True,
+        },
+    )
 
 
 @cache

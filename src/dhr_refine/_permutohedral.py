@@ -17,6 +17,8 @@ from typing import NamedTuple
 import numpy as np
 
 _LARGEST_KEY = 2**56
+# Larger coordinates float32 can no longer round to whole numbers by adding 1.5 * 2**23.
+_LARGEST_COORDINATE = 2**22
 
 
 class LatticeParameters(NamedTuple):
@@ -85,6 +87,12 @@ def _geometry(values: list[np.ndarray], deviations: list[float], names: str) -> 
     peak = [float(table[-1]) for table in tables]
     lowest = [0.0] + [-(j + 1) * peak[j] for j in range(d)]
     highest = [sum(peak[j:]) for j in range(d + 1)]
+    reach = max(*highest, *(-low for low in lowest)) / (d + 1)
+    if reach > _LARGEST_COORDINATE:
+        raise ValueError(
+            f"{names} give lattice coordinates of {reach:.1e}, above {_LARGEST_COORDINATE:.1e}, where "
+            f"float32 cannot tell them apart: pass a larger {names.split()[-1]}"
+        )
     # Rounding, the walk back to the plane, the simplex and the neighbours move a coordinate by one each.
     start = [math.floor(low / (d + 1)) - 4 for low in lowest]
     size = [math.ceil(high / (d + 1)) + 5 - first for high, first in zip(highest, start, strict=True)]

@@ -437,6 +437,12 @@ def _choose_backend(backend: str, device: torch.device) -> str:
     check_choice(backend, "backend", _BACKENDS)
     if backend == "auto":
         return "numba" if device.type == "cpu" and _installed("numba") else "torch"
+    # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend='triton' runs on a CUDA device but images is on {device}: "
+            "pass backend='auto', or images.cuda()"
+        )
     if backend in _INSTALL and not _installed(backend):
         raise ValueError(
             f"backend={backend!r} needs the package {backend}, which cannot be imported: "
@@ -446,12 +452,6 @@ def _choose_backend(backend: str, device: torch.device) -> str:
         raise ValueError(
             f"backend='numba' runs on the CPU but images is on {device}: "
             "pass backend='torch', or images.cpu()"
-        )
-    # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
-    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(
-            f"backend='triton' runs on a CUDA device but images is on {device}: "
-            "pass backend='auto', or images.cuda()"
         )
     return backend
 

@@ -394,7 +394,8 @@ class _Crops:
         self.classes = batch.counts[rows[0]]
         self.images = None
         if boundary is not None and batch.images is not None:
-            self.images = self.cut(self.take(batch.images))
+            # A copy: a callable may write into its arguments.
+            self.images = self.cut(batch.images[self.index])
         self.boundary = boundary
         # One lattice serves the seed and the result.
         self.lattice = None

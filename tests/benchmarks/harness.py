@@ -105,9 +105,11 @@ def _status(name: str) -> int:
 def environment(*packages: str) -> str:
     """Date, machine, versions and commit, for the head of a result table."""
     root = Path(__file__).parents[2]
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=root, capture_output=True, text=True, check=False
-    ).stdout.strip()
+    try:
+        asked = ["git", "rev-parse", "--short", "HEAD"]
+        commit = subprocess.run(asked, cwd=root, capture_output=True, text=True, check=False).stdout.strip()
+    except FileNotFoundError:  # no git here
+        commit = ""
     names = ("torch", "numpy", *packages)
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else "no GPU"

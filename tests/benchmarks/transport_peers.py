@@ -36,7 +36,7 @@ def pot_torch(scores: Tensor) -> Tensor:
     import ot
 
     _, classes, pixels = scores.shape
-    a, b = torch.full((pixels,), 1 / pixels), torch.full((classes,), 1 / classes)
+    a, b = scores.new_full((pixels,), 1 / pixels), scores.new_full((classes,), 1 / classes)
     stop = {"stopThr": TOLERANCE / classes, "numItermax": 10000}
     plans = [ot.sinkhorn(a, b, 1 - one.mT, 0.1, **stop) for one in scores]
     return torch.stack(plans).mT
