@@ -185,6 +185,14 @@ def test_working_memory_is_kept_unless_it_is_large(monkeypatch):
     dense_crf(photo("astronaut", 40, 30), scores(21, 40, 30), backend="numba", sxy=3, srgb=2)
     assert len(spare) == held
     assert torch.equal(dense_crf(image, probs, backend="numba"), first)
+    # The limit is one for all.
+    room = sum(own.nbytes for own in spare)
+    with _crf_numba._Scratch.lend() as lent:
+        monkeypatch.setattr(_crf_numba, "_SPARE_BYTES", room)
+    assert lent in spare
+    with _crf_numba._Scratch.lend() as lent:
+        monkeypatch.setattr(_crf_numba, "_SPARE_BYTES", room - 1)
+    assert lent not in spare
     monkeypatch.setattr(_crf_numba, "_SPARE_BYTES", 1000)
     assert torch.equal(dense_crf(image, probs, backend="numba"), first)
     assert len(spare) < held

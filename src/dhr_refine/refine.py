@@ -556,7 +556,7 @@ def _first_best(maps: Tensor) -> tuple[Tensor, Tensor]:
     # On a CPU the indices of max take five times as long: they are worked out pixel by pixel. Here each class
     # stands for its own number, plus k where it is not the best, in 8 bits.
     best = maps.amax(dim=1)
-    rank = (maps != best[:, None]).view(torch.uint8).mul_(count)
+    rank = (maps < best[:, None]).view(torch.uint8).mul_(count)
     rank += torch.arange(count, dtype=torch.uint8)[:, None, None]
     return best, rank.amin(dim=1).long()
 
