@@ -19,6 +19,8 @@ PRESETS = {
     "D": {"gauss_sxy": 1, "gauss_compat": 1, "sxy": 121, "srgb": 5, "compat": 4},
     "E": {"gauss_sxy": 4, "gauss_compat": 3, "sxy": 83, "srgb": 5, "compat": 3},
 }
+# What of a preset the lattice depends on.
+LATTICE = ("sxy", "srgb", "gauss_sxy")
 
 
 def photo(name: str, height: int, width: int) -> Tensor:

@@ -17,14 +17,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from photos import PRESETS, photo, scores, voc_images
+from photos import LATTICE, PRESETS, photo, scores, voc_images
 
 from dhr_refine import DenseCRFLattice, crf, dense_crf, pamr, probs_from_labels
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 BACKENDS = ("torch", "numba")
-LATTICE = ("sxy", "srgb", "gauss_sxy")
 
 
 def assert_parity(result: torch.Tensor, expected: torch.Tensor) -> None:
@@ -682,7 +681,7 @@ def test_works_without_the_optional_packages(monkeypatch):
     with pytest.raises(
         ValueError, match=r"backend='triton' needs the package triton, .*: PyTorch for CUDA on"
     ):
-        dense_crf(IMAGE, PROBS, backend="triton")
+        crf._choose_backend("triton", torch.device("cuda"))
 
 
 def test_missing_packages_are_noticed():

@@ -244,7 +244,7 @@ def compile_all(capability: int, classes: int) -> None:
 
     from dhr_refine import _crf_kernels, _crf_triton
 
-    *_, options = _crf_triton._launch(1000, 1, -(-classes // 4) * 4)
+    *_, options = _crf_triton._launch(1000, 1, _crf_triton.padded(classes))
     launch = {key: options.pop(key) for key in ("num_warps", "enable_fp_fusion")}
     assert launch.keys() | options.keys() == {"num_warps", "enable_fp_fusion", "CHANNELS", "LANES", "BLOCK"}
     numbers = ("corners", "shared_corners", "members", "begins", "ends", "targets", "neighbours")

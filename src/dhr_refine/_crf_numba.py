@@ -214,7 +214,7 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
     """Weights, offsets, bases and frontiers of a lattice, to be filled, in one block."""
     each, tiles = height * width * len(corners), _crf_build.tile_count(height, width)
     parts = ((each, np.float32), (each, np.uint16), (tiles, np.int64), (tiles + 1, np.int64))
-    return _carve(np.empty(sum(_padded(*part) for part in parts) + 64, np.uint8), parts)
+    return _carve(np.empty(_room(parts), np.uint8), parts)
 
 
 class _Scratch:
@@ -234,10 +234,10 @@ class _Scratch:
 
     def take(self, name: str, *parts: tuple[int, type]) -> list[np.ndarray]:
         """Return flat arrays of given lengths and types, with anything in them, in one block of memory."""
-        sizes = [_padded(size, kind) for size, kind in parts]
+        room = _room(parts)
         block = self._blocks.get(name)
-        if block is None or block.size < sum(sizes) + 64:
-            block = self._blocks[name] = np.empty(sum(sizes) + 64, np.uint8)
+        if block is None or block.size < room:
+            block = self._blocks[name] = np.empty(room, np.uint8)
         return _carve(block, parts)
 
     @classmethod
@@ -256,6 +256,11 @@ class _Scratch:
 def _padded(size: int, kind: type) -> int:
     """Bytes of an array with room for a vector that starts in it and reaches beyond, in whole cache lines."""
     return -(-(size * np.dtype(kind).itemsize + 64) // 64) * 64
+
+
+def _room(parts: Sequence[tuple[int, type]]) -> int:
+    """Bytes of a block that :func:`_carve` can cut into these arrays, wherever it starts."""
+    return sum(_padded(*part) for part in parts) + 64
 
 
 def _carve(block: np.ndarray, parts: Sequence[tuple[int, type]]) -> list[np.ndarray]:

@@ -29,7 +29,6 @@ class TorchKernel:
     weights: Tensor  # (pixels, d + 1) float32: barycentric weights times the normalisation
     pixels: Tensor  # int32: the pixels of each vertex, one list after the other
     pixel_weights: Tensor  # float32: their weights
-    lengths: Tensor  # (vertices,) int32: of the lists
     pieces: Tensor  # int32: start of each piece of a list in ``pixels``
     lists: Tensor  # (vertices,) int32: first piece of each vertex
     neighbours: Tensor  # (d + 1, 2, vertices) int32: on each axis; ``vertices`` where there is none
@@ -87,11 +86,8 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
         neighbours[axis, 1].scatter_(0, found, own)
     neighbours = neighbours[:, :, :count].contiguous()
 
-    pieces_each = torch.div(lengths + _LIST - 1, _LIST, rounding_mode="floor")
-    lists = pieces_each.cumsum(0) - pieces_each
-    owner = torch.repeat_interleave(torch.arange(count, device=images.device), pieces_each)
-    within = torch.arange(len(owner), device=images.device) - lists[owner]
-    pieces = (lengths.cumsum(0) - lengths)[owner] + within * _LIST
+    pieces_each, owner, within = cut_lists(lengths, _LIST)
+    pieces = (lengths.cumsum(0) - lengths)[owner] + within
     # Phantoms are any pixel with a weight of zero.
     extra = weights.new_zeros(len(order) - weights.numel())
     kernel = TorchKernel(
@@ -99,9 +95,8 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
         weights=weights,
         pixels=torch.div(order, cosets, rounding_mode="floor").clamp_(max=len(weights) - 1).int(),
         pixel_weights=torch.cat([weights.view(-1), extra])[order],
-        lengths=lengths.int(),
         pieces=pieces.int(),
-        lists=lists.int(),
+        lists=(pieces_each.cumsum(0) - pieces_each).int(),
         neighbours=neighbours,
         gain=geometry.gain,
     )
@@ -111,6 +106,14 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
     kernel.weights.mul_(scale)
     kernel.pixel_weights.mul_(scale.squeeze(1)[kernel.pixels])
     return kernel
+
+
+def cut_lists(lengths: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Cut lists into pieces, at least one each: how many; the list of each piece, and its start in that."""
+    number = torch.div(lengths + longest - 1, longest, rounding_mode="floor").clamp_(min=1)
+    owner = torch.repeat_interleave(torch.arange(len(lengths), device=lengths.device), number)
+    first = number.cumsum(0) - number
+    return number, owner, (torch.arange(len(owner), device=lengths.device) - first[owner]) * longest
 
 
 def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -82,7 +82,8 @@ def _convert(kernel: TorchKernel, batch: int) -> TritonKernel:
     def by_corner(values: Tensor) -> Tensor:
         return values.view(pixels, batch, corners).permute(2, 1, 0).contiguous().view(corners, -1)
 
-    levels = tuple(_levels(kernel.lengths.long()))
+    starts = kernel.pieces.index_select(0, kernel.lists).long()
+    levels = tuple(_levels(torch.diff(starts, append=starts.new_full((1,), len(kernel.pixels)))))
     return TritonKernel(
         corners=by_corner(kernel.corners),
         weights=by_corner(kernel.weights),
@@ -101,16 +102,14 @@ def _levels(lengths: Tensor) -> Iterator[Pieces]:
     owners = torch.arange(rows, device=lengths.device)  # rows that the lists' sums belong in
     starts = lengths.cumsum(0) - lengths
     while len(owners):
-        number = torch.div(lengths + _PIECE - 1, _PIECE, rounding_mode="floor").clamp_(min=1)
-        first = number.cumsum(0) - number
-        of_list = torch.repeat_interleave(torch.arange(len(number), device=number.device), number)
-        order = torch.arange(len(of_list), device=number.device)
-        begin = starts[of_list] + (order - first[of_list]) * _PIECE
+        number, of_list, within = _crf_torch.cut_lists(lengths, _PIECE)
+        begin = starts[of_list] + within
         end = torch.minimum(begin + _PIECE, (starts + lengths)[of_list])
         # Lists of one piece are done; the sums of the others lie behind all rows so far.
         parts = (number > 1)[of_list]
         target = torch.where(parts, rows + parts.cumsum(0) - 1, owners[of_list])
-        alike = torch.argsort(torch.div(order, _STRETCH, rounding_mode="floor") * (_PIECE + 1) + end - begin)
+        stretch = torch.arange(len(begin), device=begin.device).div_(_STRETCH, rounding_mode="floor")
+        alike = torch.argsort(stretch * (_PIECE + 1) + end - begin)
         yield Pieces(begin[alike].int(), end[alike].int(), target[alike].int())
         owners, lengths = owners[number > 1], number[number > 1]
         starts = rows + lengths.cumsum(0) - lengths
@@ -129,7 +128,7 @@ def mean_field(
     """Run mean field inference from probabilities (B, K, H, W) (see _unary.py)."""
     batch, classes, height, width = probs.shape
     pixels = height * width
-    channels = -(-classes // _LOAD) * _LOAD
+    channels = padded(classes)
     energy = probs.new_full((batch, pixels, channels), NOWHERE)  # classes that pad have a probability of 0
     energy[:, :, :classes] = log_probs(probs).flatten(2).transpose(1, 2)
     result = energy.softmax(dim=2)
@@ -147,6 +146,11 @@ def mean_field(
                 CORNERS=len(bilateral.corners), SHARED=len(gaussian.corners), **options,
             )  # fmt: skip
     return result[:, :, :classes].transpose(1, 2).reshape(probs.shape)
+
+
+def padded(classes: int) -> int:
+    """Channels of a row, the last of them for no class."""
+    return -(-classes // _LOAD) * _LOAD
 
 
 def _splat_and_blur(kernel: TritonKernel, probs: Tensor, buffers: Tensor) -> Tensor:

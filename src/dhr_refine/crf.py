@@ -324,7 +324,7 @@ def _run_once(
     if backend == "pydensecrf":
         return _implementation(backend).mean_field(images, probs, parameters, **options)
     sxy, srgb, gauss_sxy = parameters
-    if backend == "torch" or backend == "triton":
+    if backend in ("torch", "triton"):
         lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)
         return lattice._run(probs, **options)
     height, width = images.shape[2:]

@@ -22,15 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from workloads import cam_scores, voc_like
 
-from dhr_refine import DenseCRFLattice, Recipe, _crf_torch, _crf_triton, dense_crf, refine_mask, sinkhorn_ot
-from dhr_refine._permutohedral import Geometry, bilateral_geometry, gaussian_geometry
+from dhr_refine import DenseCRFLattice, Recipe, _crf_triton, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine._crf_triton import TritonKernel
 from dhr_refine.crf import _gaussian_lattices
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from photos import PRESETS, photo, scores
+from photos import LATTICE, PRESETS, photo, scores
 
-LATTICE = ("sxy", "srgb", "gauss_sxy")
 PHOTOS = (("astronaut", 512, 512), ("coffee", 400, 600), ("chelsea", 300, 451), ("rocket", 427, 640))
 CASES = (("A", 4), ("C", 4), ("A", 21), ("C", 21))
 
@@ -91,49 +90,51 @@ def count(options: argparse.Namespace) -> None:
     rows = []
     for preset, classes in CASES:
         images, probs = scene(argparse.Namespace(**{**vars(options), "device": "cpu"}), classes)
-        geometries = _geometries(images, PRESETS[preset])
+        _gaussian_lattices.clear()
         with Traffic() as building:
-            kernels = _build(_crf_torch, geometries, images)
+            lattice = DenseCRFLattice(images, backend="torch", **_deviations(preset))
         with Traffic() as converting:
-            _crf_triton._convert(kernels[0], len(images))
+            fused = _converted(lattice)
         totals = []
         for iterations in (1, 2):
             with Traffic() as traffic:
-                _crf_torch.mean_field(*kernels, probs, iterations=iterations, compat=4, gauss_compat=3)
+                lattice._run(probs, iterations=iterations, compat=4, gauss_compat=3)
             totals.append((traffic.bytes, traffic.launches))
         moved, launches = (after - before for before, after in zip(*totals))
-        stages = fused_bytes(images, preset, classes)
+        stages = fused_bytes(*fused, len(images), classes)
         cells = [f"{1e-9 * moved:.3g} in {launches} operators", f"{1e-9 * sum(stages.values()):.3g}"]
         cells += [f"{1e-9 * part:.2g}" for part in stages.values()]
         built = building.bytes, building.bytes + converting.bytes
         cells += [f"{1e-9 * part:.3g}" for part in built]
         rows.append(
-            [f"{preset}, {classes}", *cells, f"{len(kernels[0].lists) / len(images) / 1e3:.0f} thousand"]
+            [f"{preset}, {classes}", *cells, f"{_vertices(fused[0]) / len(images) / 1e3:.0f} thousand"]
         )
     head = ["preset, classes", "torch", "triton", "of it sums at the vertices", "blur", "slice and softmax"]
     table([*head, "building, torch", "building, triton", "vertices an image"], rows)
 
 
-def _geometries(images: Tensor, preset: dict[str, float]) -> tuple[Geometry, Geometry]:
-    height, width = images.shape[2:]
-    bilateral = bilateral_geometry(height, width, preset["sxy"], preset["srgb"])
-    return bilateral, gaussian_geometry(height, width, preset["gauss_sxy"])
+def _deviations(preset: str) -> dict[str, Any]:
+    return {key: PRESETS[preset][key] for key in LATTICE}
 
 
-def _build(module: Any, geometries: tuple[Geometry, Geometry], images: Tensor) -> tuple[Any, Any]:
-    bilateral, gaussian = geometries
-    shared = module.build_gaussian(gaussian, *images.shape[2:], images.device)
-    return module.build_bilateral(bilateral, images), shared
+def _converted(lattice: DenseCRFLattice) -> tuple[TritonKernel, TritonKernel]:
+    """A torch lattice as the Triton kernels take it."""
+    kernels, batches = (lattice._bilateral, lattice._gaussian), (lattice.shape[0], 1)
+    bilateral, gaussian = (_crf_triton._convert(*pair) for pair in zip(kernels, batches))
+    return bilateral, gaussian
 
 
-def fused_bytes(images: Tensor, preset: str, classes: int) -> dict[str, int]:
+def _vertices(kernel: TritonKernel) -> int:
+    return kernel.neighbours.shape[2]
+
+
+def fused_bytes(bilateral: TritonKernel, gaussian: TritonKernel, batch: int, classes: int) -> dict[str, int]:
     """What the Triton kernels read and write in one iteration, array by array."""
-    batch, pixels = len(images), images[0, 0].numel()
-    row = 16 * -(-classes // 4)  # bytes of a pixel's or vertex's channels
+    pixels = gaussian.corners.shape[1]
+    row = 4 * _crf_triton.padded(classes)  # bytes of a pixel's or vertex's channels
     stages = {"sums": 0, "blur": 0, "slice": 2 * batch * pixels * row}
-    kernels = _build(_crf_triton, _geometries(images, PRESETS[preset]), images)
-    for kernel, sharing in zip(kernels, (1, batch)):
-        axes, _, vertices = kernel.neighbours.shape
+    for kernel, sharing in ((bilateral, 1), (gaussian, batch)):
+        axes, vertices = len(kernel.neighbours), _vertices(kernel)
         lists = kernel.pixels.nbytes + kernel.pixel_weights.nbytes
         lists += sum(value.nbytes for level in kernel.levels for value in vars(level).values())
         values = batch * pixels + sharing * (kernel.rows + kernel.rows - vertices)  # a sum is read again
@@ -151,22 +152,24 @@ def crf(options: argparse.Namespace) -> None:
     print(f"\nA copy moves {_bandwidth(options):.2f} TB/s, counting bytes read and written.")
     for preset, classes in CASES:
         images, probs = scene(options, classes)
-        deviations = {key: PRESETS[preset][key] for key in LATTICE}
+        deviations = _deviations(preset)
         cpu = images[:1].cpu(), probs[:1].cpu()
         calls: dict[str, Callable[[], Any]] = {}
         if find_spec("pydensecrf") is not None:
             calls["pydensecrf"] = partial(dense_crf, *cpu, backend="pydensecrf", **PRESETS[preset])
-        for backend in backends(options):
-            lattice = DenseCRFLattice(images, backend=backend, **deviations)
+        lattices = {
+            backend: DenseCRFLattice(images, backend=backend, **deviations) for backend in backends(options)
+        }
+        for backend, lattice in lattices.items():
             calls[f"{backend}, building"] = partial(DenseCRFLattice, images, backend=backend, **deviations)
             calls[backend] = partial(dense_crf, images, probs, lattice=lattice, **PRESETS[preset])
         times = interleave(calls, rounds=options.rounds, seconds=60)
-        moved = 10 * sum(fused_bytes(images, preset, classes).values())
+        moved = 10 * sum(fused_bytes(*_converted(lattices["torch"]), options.batch, classes).values())
+        expected = calls["torch"]()
         peer = f"{options.batch * times['pydensecrf'].wall:.3g} s" if "pydensecrf" in times else "-"
         rows = []
         for backend in backends(options):
             alone = [calls[f"{backend}, building"], calls[backend]]
-            result, torch_result = calls[backend](), calls["torch"]()
             rows.append(
                 [
                     f"{preset}, {classes} classes, {backend}",
@@ -176,7 +179,7 @@ def crf(options: argparse.Namespace) -> None:
                     peer,
                     f"{1e-12 * moved / times[backend].wall:.2f} TB/s",
                     " + ".join(_peak(call, options.device) for call in alone),
-                    f"{(result - torch_result).abs().max():.1e}",
+                    f"{(calls[backend]() - expected).abs().max():.1e}",
                 ]
             )
         head = ["preset", "building the lattice", "one call on it", "an image", "pydensecrf, one core"]

@@ -23,12 +23,10 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from harness import environment, interleave, peak_of, seconds, table, threads
-from photos import PRESETS, photo, scores
+from photos import LATTICE, PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr
 from dhr_refine.crf import _gaussian_lattices
-
-LATTICE = ("sxy", "srgb", "gauss_sxy")
 
 
 def variants(
