@@ -6,9 +6,8 @@ import datetime
 import platform
 import statistics
 import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -81,12 +80,29 @@ def seconds(timing: Timing) -> str:
     return f"{1e3 * timing.wall:.3g} ms (± {100 * spread:.0f} %)"
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a Markdown table."""
-    print("\n| " + " | ".join(head) + " |\n|" + "---|" * len(head))
-    for row in rows:
-        print("| " + " | ".join(row) + " |")
-    sys.stdout.flush()
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out a Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (head, *rows)]
+    return "\n".join([lines[0], "|" + "---|" * len(head), *lines[1:]])
+
+
+def publish(name: str, tables: Iterable[str], measured: str, page: Path | None) -> None:
+    """Print tables as they come, and put them into a page of the docs, in place of those of that name.
+
+    The page says where: between the lines ``<!-- table: name -->`` and ``<!-- end -->``.
+    """
+    parts = []
+    for part in tables:
+        print(f"\n{part}", flush=True)
+        parts.append(part)
+    if page is None:
+        return
+    before, mark, rest = page.read_text(encoding="utf-8").partition(f"<!-- table: {name} -->\n")
+    _, end, after = rest.partition("<!-- end -->\n")
+    if not end:
+        raise ValueError(f"{page} has no lines <!-- table: {name} --> and <!-- end --> to write between")
+    text = "\n\n".join([*parts, f"*{measured}*"])
+    page.write_text(f"{before}{mark}\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def peak_of(call: Callable[[], object]) -> int:

@@ -1,4 +1,4 @@
-"""Print the tables of docs/benchmarks.md: ``python tests/benchmarks/report.py [transport pooling step ...]``.
+"""Measure the tables of docs/benchmarks.md: ``report.py [--write docs/benchmarks.md] [transport step ...]``.
 
 Peers are interleaved in one run. Keep the machine quiet; all of it takes about ten minutes.
 """
@@ -9,6 +9,7 @@ import argparse
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 # One thread means one: NumPy's BLAS would keep a second one spinning, on everybody's CPU time. Before NumPy.
@@ -17,7 +18,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import torch
 import torch.nn.functional as F
 import transport_peers
-from harness import Timing, environment, interleave, peak_of, seconds, table, threads
+from harness import Timing, environment, interleave, peak_of, publish, seconds, table, threads
 from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
@@ -29,7 +30,7 @@ import released
 from photos import photo
 
 
-def transport(rounds: int) -> None:
+def transport(rounds: int) -> Iterator[str]:
     """sinkhorn_ot against its peers at a largest relative marginal error of 1e-3, one thread."""
     rows = []
     cases = {
@@ -61,7 +62,7 @@ def transport(rounds: int) -> None:
             rounds=rounds,
         )
     rows.append(_ratios("B16 N4096 K2..8", times))
-    table(["case", "dhr_refine", *[f"{k}, CPU (wall)" for k in times if k != "dhr_refine"]], rows)
+    yield table(["case", "dhr_refine", *[f"{k}, CPU (wall)" for k in times if k != "dhr_refine"]], rows)
 
 
 def _torch_path(scores: Tensor, **options: Tensor) -> object:
@@ -85,7 +86,7 @@ def _ratios(name: str, times: dict[str, Timing]) -> list[str]:
     return [name, seconds(ours), *cells]
 
 
-def pooling(rounds: int) -> None:
+def pooling(rounds: int) -> Iterator[str]:
     """Pooling and cosine against the naive forms, one thread."""
     rows = []
     for dims, side, classes in ((384, 37, 4), (2048, 64, 6)):
@@ -122,7 +123,7 @@ def pooling(rounds: int) -> None:
             [f"{dims} x {side} x {side}, {classes} classes"]
             + [seconds(times[k]) for k in ("pool", "naive pool", "pool and cosine", "naive cosine")]
         )
-    table(
+    yield table(
         [
             "features, mask 512 x 512",
             "class_avg_pool",
@@ -134,7 +135,7 @@ def pooling(rounds: int) -> None:
     )
 
 
-def step(rounds: int) -> None:
+def step(rounds: int) -> Iterator[str]:
     """The whole step per image against the straightforward released arithmetic, one thread and two."""
     rows = []
     parity = Recipe.released()
@@ -162,7 +163,7 @@ def step(rounds: int) -> None:
                 cells += [f"{peer.cpu / ours.cpu:.1f} ({peer.wall / ours.wall:.1f})", f"{100 * same:.3f} %"]
                 rows.append([*cells, seconds(best), f"{peer.wall / best.wall:.1f}", seconds(bare)])
     head = ["features", "tags", "threads", "straightforward", "Recipe.released()", "ratio CPU (wall)"]
-    table([*head, "equal pixels", "default", "ratio wall", "default without CRF"], rows)
+    yield table([*head, "equal pixels", "default", "ratio wall", "default without CRF"], rows)
 
 
 def _agreement(scene: Step) -> float:
@@ -170,7 +171,7 @@ def _agreement(scene: Step) -> float:
     return float((mask == scene.call(released.refine)).float().mean())
 
 
-def growth(rounds: int) -> None:
+def growth(rounds: int) -> Iterator[str]:
     """Growth with pixels, tags, batch and number of classes, one thread."""
     rows = []
     cases: list[tuple[str, dict[str, int]]] = []
@@ -191,7 +192,7 @@ def growth(rounds: int) -> None:
                 rounds=rounds,
             )
         rows.append([name, *(f"{1e3 * t.wall / batch:.3g}" for t in times.values())])
-    table(
+    yield table(
         ["256 x 256 (batch rows: 128 x 128), 3 tags, batch 1, 20 classes, but", "ms an image", "without CRF"],
         rows,
     )
@@ -205,7 +206,7 @@ def _photo(size: int) -> Tensor:
     return F.interpolate(image[None].float(), (size, size), mode="bilinear")[0].byte()
 
 
-def memory(rounds: int) -> None:
+def memory(rounds: int) -> Iterator[str]:
     """Peak memory of a call above its inputs, in a process of its own."""
     del rounds
     rows = []
@@ -219,7 +220,7 @@ def memory(rounds: int) -> None:
             )
             cells.append(f"{done.stdout.split()[-1]} MB")
         rows.append([f"batch {batch}", *cells])
-    table(
+    yield table(
         ["512 x 512, 5 tags, USS 90 x 37 x 37, WSS 1024 and 2048 x 64 x 64", "without CRF", "with CRF"], rows
     )
 
@@ -233,7 +234,7 @@ def peak(batch: int, boundary: str | None) -> int:
     return peak_of(lambda: scene.call(refine_mask, boundary=boundary))
 
 
-def shares(rounds: int) -> None:
+def shares(rounds: int) -> Iterator[str]:
     """Where the time of one image goes, one thread."""
     from dhr_refine import DenseCRFLattice
 
@@ -250,22 +251,24 @@ def shares(rounds: int) -> None:
             },
             rounds=rounds,
         )
-    table(["512 x 512, 3 tags, 1 thread", "time"], [[key, seconds(t)] for key, t in times.items()])
+    yield table(["512 x 512, 3 tags, 1 thread", "time"], [[key, seconds(t)] for key, t in times.items()])
 
 
 TABLES = {f.__name__: f for f in (transport, pooling, step, shares, growth, memory)}
 
 
 def main() -> None:
-    """Print the tables asked for."""
+    """Measure the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
     parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)}")
     options = parser.parse_args()
-    print(environment("numba", "POT", "pydensecrf2"))
+    measured = f"{environment('numba', 'POT', 'pydensecrf2')}; {options.rounds} rounds."
+    print(measured)
     for name in options.tables:
         print(f"\n### {name}: {TABLES[name].__doc__}")
-        TABLES[name](options.rounds)
+        publish(name, TABLES[name](options.rounds), measured, options.write)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Print the GPU tables: ``python tests/benchmarks/report_gpu.py [crf step transport kernels count]``.
+"""Measure the GPU tables: ``python tests/benchmarks/report_gpu.py [crf step transport kernels count]``.
 
 ``count`` needs no GPU: the bytes that the dense CRF has to move. The rest is for a CUDA device; with
 ``--device cpu`` and a small ``--size`` it only shows that it works.
@@ -9,14 +9,14 @@ from __future__ import annotations
 import argparse
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from harness import environment, interleave, seconds, table
+from harness import environment, interleave, publish, seconds, table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -85,7 +85,7 @@ class Traffic(TorchDispatchMode):
         return result
 
 
-def count(options: argparse.Namespace) -> None:
+def count(options: argparse.Namespace) -> Iterator[str]:
     """Gigabytes of one mean field iteration: each array read or written once a kernel. Runs on the CPU."""
     rows = []
     for preset, classes in CASES:
@@ -110,7 +110,7 @@ def count(options: argparse.Namespace) -> None:
             [f"{preset}, {classes}", *cells, f"{_vertices(fused[0]) / len(images) / 1e3:.0f} thousand"]
         )
     head = ["preset, classes", "torch", "triton", "of it sums at the vertices", "blur", "slice and softmax"]
-    table([*head, "building, torch", "building, triton", "vertices an image"], rows)
+    yield table([*head, "building, torch", "building, triton", "vertices an image"], rows)
 
 
 def _deviations(preset: str) -> dict[str, Any]:
@@ -147,9 +147,9 @@ def fused_bytes(bilateral: TritonKernel, gaussian: TritonKernel, batch: int, cla
 # --- times --------------------------------------------------------------------------------------------
 
 
-def crf(options: argparse.Namespace) -> None:
+def crf(options: argparse.Namespace) -> Iterator[str]:
     """A batch through the dense CRF: lattice, one call on it, bandwidth against a copy, memory."""
-    print(f"\nA copy moves {_bandwidth(options):.2f} TB/s, counting bytes read and written.")
+    yield f"A copy moves {_bandwidth(options):.2f} TB/s, counting bytes read and written."
     for preset, classes in CASES:
         images, probs = scene(options, classes)
         deviations = _deviations(preset)
@@ -183,7 +183,7 @@ def crf(options: argparse.Namespace) -> None:
                 ]
             )
         head = ["preset", "building the lattice", "one call on it", "an image", "pydensecrf, one core"]
-        table([*head, "triton's bytes over time", "peak: building, call", "off torch by"], rows)
+        yield table([*head, "triton's bytes over time", "peak: building, call", "off torch by"], rows)
 
 
 def _bandwidth(options: argparse.Namespace) -> float:
@@ -203,7 +203,7 @@ def _peak(call: Callable[[], object], device: str) -> str:
     return f"{(torch.cuda.max_memory_allocated() - before) / 1e6:.0f} MB"
 
 
-def step(options: argparse.Namespace) -> None:
+def step(options: argparse.Namespace) -> Iterator[str]:
     """The whole step for a batch of 1 to 5 tags: both CRF calls, none, and each boundary tool."""
     given = voc_like(options.batch, size=options.size).to(options.device)
     given = given._replace(images=scene(options, 2)[0])
@@ -222,12 +222,12 @@ def step(options: argparse.Namespace) -> None:
         [name, seconds(time), f"{1e3 * time.wall / options.batch:.2f} ms", _peak(calls[name], options.device)]
         for name, time in times.items()
     ]
-    table(
+    yield table(
         [f"batch {options.batch}, {options.size} x {options.size}", "time", "an image", "peak memory"], rows
     )
 
 
-def transport(options: argparse.Namespace) -> None:
+def transport(options: argparse.Namespace) -> Iterator[str]:
     """sinkhorn_ot against POT on the device, at a marginal error of 1e-3."""
     import transport_peers  # needs POT
 
@@ -240,10 +240,10 @@ def transport(options: argparse.Namespace) -> None:
         times = interleave(calls, rounds=options.rounds)
         ratio = times["POT torch"].wall / times["dhr_refine"].wall
         rows.append([f"B{batch} N{pixels} K{classes}", seconds(times["dhr_refine"]), f"{ratio:.1f}"])
-    table(["case", "dhr_refine", "POT torch over ours"], rows)
+    yield table(["case", "dhr_refine", "POT torch over ours"], rows)
 
 
-def kernels(options: argparse.Namespace) -> None:
+def kernels(options: argparse.Namespace) -> Iterator[str]:
     """Where the device's time goes: kernels of the step and of each CRF backend, by total time."""
     from torch.profiler import ProfilerActivity, profile
 
@@ -261,7 +261,7 @@ def kernels(options: argparse.Namespace) -> None:
         key = "self_device_time_total" if options.device == "cuda" else "self_cpu_time_total"
         entries = sorted(recorded.key_averages(), key=lambda entry: -getattr(entry, key))[:12]
         rows = [[_short(e.key), str(e.count), f"{getattr(e, key) / 1e3:.2f} ms"] for e in entries]
-        table([name, "launches", "time"], rows)
+        yield table([name, "launches", "time"], rows)
 
 
 def _short(name: str, length: int = 70) -> str:
@@ -273,21 +273,23 @@ TABLES = {f.__name__: f for f in (crf, step, transport, kernels, count)}
 
 
 def main(arguments: Iterable[str] | None = None) -> None:
-    """Print the tables asked for."""
+    """Measure the tables asked for."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--size", type=int, default=512)
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
     parser.add_argument("--strict", action="store_true", help="stop where a table fails")
     parser.add_argument("tables", nargs="*", default=[], help=f"of {', '.join(TABLES)}")
     options = parser.parse_args(None if arguments is None else list(arguments))
-    print(environment())
+    measured = f"{environment()}; {options.rounds} rounds."
+    print(measured)
     for name in options.tables or TABLES:
         _gaussian_lattices.clear()
         print(f"\n### {name}: {TABLES[name].__doc__}", flush=True)
         try:
-            TABLES[name](options)
+            publish(name, TABLES[name](options), measured, options.write)
         except Exception:  # the device is rare: the other tables are wanted all the same
             if options.strict:
                 raise

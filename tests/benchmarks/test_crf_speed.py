@@ -1,7 +1,7 @@
 """Speed of the dense CRF against pydensecrf.
 
 ``pytest tests/benchmarks/test_crf_speed.py --benchmark-only`` times single calls. Run as a script, this file
-prints the tables of docs/dense_crf.md, with all variants interleaved in one run. Keep the machine quiet.
+measures the tables of docs/dense_crf.md, with all variants interleaved in one run. Keep the machine quiet.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import environment, interleave, peak_of, seconds, table, threads
+from harness import environment, interleave, peak_of, publish, seconds, table, threads
 from photos import LATTICE, PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr
@@ -74,7 +74,7 @@ def test_pamr(benchmark):
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def speed_table(rounds: int, photos: list[str], presets: list[str], counts: list[int]) -> None:
+def speed_table(rounds: int, photos: list[str], presets: list[str], counts: list[int]) -> Iterator[str]:
     """Every variant: preset, classes, threads."""
     rows = []
     for name in photos:
@@ -92,7 +92,7 @@ def speed_table(rounds: int, photos: list[str], presets: list[str], counts: list
                     rows.append([name, preset, str(classes), str(number), seconds(reference), *ratios])
     head = ["photo", "preset", "classes", "threads", "pydensecrf"]
     head += ["numba, first call", "numba, next images", "numba, lattice kept"]
-    table([*head, "torch, next images", "torch, lattice kept"], rows)
+    yield table([*head, "torch, next images", "torch, lattice kept"], rows)
 
 
 @njit(nogil=True)
@@ -103,21 +103,21 @@ def _compute(values: np.ndarray, rounds: int) -> None:
 
 
 def _control(number: int) -> None:
-    """Two pieces of work that fit the first cache and share nothing, on one thread or on two."""
-    pieces = [np.ones(4096, np.float32) for _ in range(2)]
+    """As many pieces of work as images, which fit the first cache and share nothing, on some threads."""
+    pieces = [np.ones(4096, np.float32) for _ in range(16)]
     with ThreadPoolExecutor(number) as pool:
-        list(pool.map(_compute, pieces, [200_000] * 2))
+        list(pool.map(_compute, pieces, [25_000] * 16))
 
 
-def batch_table(rounds: int) -> None:
+def batch_table(rounds: int) -> Iterator[str]:
     """A batch, one image a thread: one thread and two take turns with pydensecrf, which uses one.
 
     The last column is what the second thread brings to work that needs no memory, in the same run: two
     virtual cores may be one real one.
     """
     rows = []
-    images = torch.stack([photo("astronaut", 400, 400), photo("coffee", 400, 400)] * 4)
-    probs = scores(4, 400, 400, batch=8)
+    images = torch.stack([photo("astronaut", 400, 400), photo("coffee", 400, 400)] * 8)
+    probs = scores(4, 400, 400, batch=16)
 
     def call(preset: str, backend: str, number: int) -> None:
         with threads(number):
@@ -135,12 +135,12 @@ def batch_table(rounds: int) -> None:
         pairs = [(reference, one), (reference, two), (one, two), (alone, both)]
         cells = [seconds(time) for time in (reference, one, two)]
         rows.append([preset, *cells, *(f"{slow.wall / fast.wall:.2f}" for slow, fast in pairs)])
-    head = ["8 images of 400 x 400, preset", "pydensecrf", "numba, 1 thread", "numba, 2 threads"]
+    head = ["16 images of 400 x 400, preset", "pydensecrf", "numba, 1 thread", "numba, 2 threads"]
     head += ["ratio, 1 thread", "ratio, 2 threads", "gain of the second thread"]
-    table([*head, "its gain without memory"], rows)
+    yield table([*head, "its gain without memory"], rows)
 
 
-def growth_table(rounds: int) -> None:
+def growth_table(rounds: int) -> Iterator[str]:
     """Pixels, classes and iterations, one thread, preset C."""
     rows = []
     cases = [(side, 4, 10) for side in (128, 256, 384, 512)]
@@ -159,10 +159,10 @@ def growth_table(rounds: int) -> None:
             )
         cells = [seconds(times[key]) for key in ("pydensecrf", "numba", "torch")]
         rows.append([f"{side} x {side}", str(classes), str(iterations), *cells])
-    table(["size", "classes", "iterations", "pydensecrf", "numba", "torch"], rows)
+    yield table(["size", "classes", "iterations", "pydensecrf", "numba", "torch"], rows)
 
 
-def parity_table() -> None:
+def parity_table() -> Iterator[str]:
     """Differences to pydensecrf over photos, presets, classes and odd sizes."""
     rows = []
     for preset, options in PRESETS.items():
@@ -184,10 +184,10 @@ def parity_table() -> None:
         cells = [f"{v[0]:.1e}, {100 * v[1]:.4f} %" for v in worst.values()]
         kernel = "/".join(f"{options[key]}" for key in ("sxy", "srgb", "compat"))
         rows.append([f"{preset} ({kernel}; {options['gauss_sxy']}/{options['gauss_compat']})", *cells])
-    table(["preset (bilateral; Gaussian)", "numba: max abs dQ, equal argmax", "torch"], rows)
+    yield table(["preset (bilateral; Gaussian)", "numba: max abs ΔQ, equal argmax", "torch"], rows)
 
 
-def lattice_table() -> None:
+def lattice_table() -> Iterator[str]:
     """Memory of a lattice."""
     rows = []
     for preset, options in PRESETS.items():
@@ -197,10 +197,10 @@ def lattice_table() -> None:
             lattice = DenseCRFLattice(image, backend=backend, **{key: options[key] for key in LATTICE})
             sizes.append(f"{lattice.nbytes / 1e6:.0f} + {lattice._gaussian.nbytes / 1e6:.0f} MB")
         rows.append([preset, *sizes])
-    table(["preset, 512 x 512", "numba: image + shared Gaussian", "torch"], rows)
+    yield table(["preset, 512 x 512", "numba: image + shared Gaussian", "torch"], rows)
 
 
-def memory_table() -> None:
+def memory_table() -> Iterator[str]:
     """Peak memory of a call above what was there before, each in a process of its own."""
     rows = []
     for classes in (4, 21):
@@ -213,7 +213,7 @@ def memory_table() -> None:
             )
             cells.append(f"{done.stdout.split()[-1]} MB")
         rows.append([str(classes), *cells])
-    table(["classes, 512 x 512, preset C", "pydensecrf", "numba", "torch"], rows)
+    yield table(["classes, 512 x 512, preset C", "pydensecrf", "numba", "torch"], rows)
 
 
 def peak(backend: str, classes: int) -> int:
@@ -224,7 +224,7 @@ def peak(backend: str, classes: int) -> int:
     return peak_of(lambda: dense_crf(image, probs, backend=backend))
 
 
-def boundary_table(rounds: int) -> None:
+def boundary_table(rounds: int) -> Iterator[str]:
     """PAMR beside the CRF."""
     image, probs = photo("astronaut", 512, 512), scores(4, 512, 512)
     with threads(1):
@@ -236,21 +236,25 @@ def boundary_table(rounds: int) -> None:
             },
             rounds=rounds,
         )
-    table(["512 x 512, 4 classes, 1 thread", "time"], [[key, seconds(value)] for key, value in times.items()])
+    yield table(
+        ["512 x 512, 4 classes, 1 thread", "time"], [[key, seconds(value)] for key, value in times.items()]
+    )
 
 
 def main() -> None:
-    """Print the tables."""
+    """Measure the tables asked for."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--photos", nargs="+", default=["astronaut", "coffee"], help="for speed")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
+    parser.add_argument("--photos", nargs="+", default=["astronaut"], help="for speed")
     parser.add_argument("--presets", nargs="+", default=["A", "B", "C"], help="for speed")
-    parser.add_argument("--classes", nargs="+", type=int, default=[2, 4, 21], help="for speed")
+    parser.add_argument("--classes", nargs="+", type=int, default=[4, 21], help="for speed")
     parser.add_argument(
         "tables", nargs="*", default=["parity", "speed", "batch", "growth", "lattice", "memory", "pamr"]
     )
     options = parser.parse_args()
-    print(f"{environment('numba', 'pydensecrf2')}; wall-clock medians of {options.rounds} rounds")
+    measured = f"{environment('numba', 'pydensecrf2')}; {options.rounds} rounds."
+    print(measured)
     actions = {
         "parity": parity_table,
         "speed": lambda: speed_table(options.rounds, options.photos, options.presets, options.classes),
@@ -261,7 +265,8 @@ def main() -> None:
         "pamr": lambda: boundary_table(options.rounds),
     }
     for name in options.tables:
-        actions[name]()
+        print(f"\n### {name}")
+        publish(name, actions[name](), measured, options.write)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 import report_gpu
 import torch
 import transport_peers
-from harness import threads
+from harness import publish, threads
 from workloads import cam_scores, voc_like
 
 from dhr_refine import Recipe, class_avg_pool, refine_mask, sinkhorn_ot
@@ -61,8 +61,25 @@ def test_sinkhorn_and_newton_agree_here(benchmark):
     assert torch.allclose(plan, sinkhorn_ot(scores, tol=1e-5, method="sinkhorn").plan, atol=1e-8)
 
 
-def test_the_gpu_report_runs_without_one(capsys):
-    report_gpu.main(["--device", "cpu", "--size", "32", "--batch", "2", "--rounds", "1", "--strict"])
-    printed = capsys.readouterr().out
+def test_the_gpu_report_runs_without_one_and_writes_its_tables_into_a_page(capsys, tmp_path):
+    page = tmp_path / "page.md"
+    places = [f"<!-- table: {name} -->\nold\n<!-- end -->\nafter {name}\n" for name in report_gpu.TABLES]
+    page.write_text("# Title\n" + "".join(places), encoding="utf-8")
+    small = ["--device", "cpu", "--size", "32", "--batch", "2", "--rounds", "1"]
+    report_gpu.main([*small, "--strict", "--write", str(page)])
+    printed, written = capsys.readouterr().out, page.read_text(encoding="utf-8")
+    assert written.startswith("# Title\n<!-- table: ")
+    assert "old" not in written
     for name in report_gpu.TABLES:
         assert f"### {name}" in printed
+        after = written.split(f"<!-- table: {name} -->\n")[1]
+        assert "|---|" in after.split("<!-- end -->\n")[0]
+        assert f"<!-- end -->\nafter {name}\n" in after
+
+
+def test_a_page_without_a_place_for_a_table_says_so(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- table: step -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no lines <!-- table: step --> and <!-- end -->"):
+        publish("step", ["| a |"], "today", page)
+    assert page.read_text(encoding="utf-8") == "<!-- table: step -->\n"
