@@ -17,6 +17,8 @@ from ._unary import NOWHERE, SMALLEST
 _ACROSS = (0,) * TILE_COLUMNS
 # Rows of a plane that a row depends on, on either side.
 _REACH = 4
+# Where a pass moves more bytes than this, data are asked for while the tile this far before is at work.
+_CACHED, _AHEAD = 10 * 2**20, 2
 
 # --- blur ---------------------------------------------------------------------------------------------
 
@@ -222,6 +224,7 @@ def _log_tile(probs, width, tile, c, result):
         return
     for y in range(tall):
         pixel, at = c * pixels + (y0 + y) * width + x0, y * TILE_COLUMNS
+        simd.prefetch(flat, pixel + pixels)  # the next class's
         if wide == TILE_COLUMNS:
             simd.store(result, at, _log_probs(flat, pixel, _ACROSS))
         else:
@@ -365,15 +368,20 @@ def _pass(
     buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
     last = np.zeros(TILE * lanes + 16, np.float32)
     height = result.shape[1] // width
+    across = -(-width // TILE_COLUMNS)
     flat = result.reshape(result.size)
     size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
     # Taken out of the tuples here: numba counts references to arrays where it reads them.
     corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
     corners2, offsets2, weights2, bases2, frontiers2 = lattice2[:5]
     cleared5, cleared2 = np.int64(0), np.int64(0)
+    # Bytes: weights and offsets, unary terms, and the values read and written.
+    far = (54 + 4 * lanes * chunks) * height * width + 8 * (size5 + size2) * chunks > _CACHED
+    often = 3 if far else -1  # every fourth pixel, or the first of a tile
     for tile in range(first, stop):
         y0, tall, x0, wide = tile_box(tile, height, width)
         start, pixels = y0 * width + x0 * tall, tall * wide
+        ahead = _AHEAD * pixels
         base5, base2 = bases5[tile] * lanes, bases2[tile] * lanes
         if not splatting:
             # Rows of the result lie too far apart for the machine to foresee where writing goes on.
@@ -399,8 +407,33 @@ def _pass(
             fresh5, fresh2 = frontiers5[tile + 1] * lanes, frontiers2[tile + 1] * lanes
             cleared5 = _clear(next5, size5, cleared5, fresh5, blocks)
             cleared2 = _clear(next2, size2, cleared2, fresh2, blocks)
+            if far:
+                # Vertices that the next tile is the first to touch, and a part of those of the tiles below:
+                # the cells of a plane that lie in a row of tiles follow each other.
+                below = (tile // across + 1) * across
+                for chunk in range(chunks):
+                    if tile + 1 < stop:
+                        for at in range(frontiers5[tile + 1] * lanes, frontiers5[tile + 2] * lanes, 16):
+                            simd.prefetch(values5, chunk * size5 + at)
+                    if below < stop:
+                        part = (frontiers2[below + 1] - frontiers2[below]) // across + 1
+                        begin = frontiers2[below] + part * (tile % across)
+                        for at in range(begin * lanes, (begin + part) * lanes, 16):
+                            simd.prefetch(values2, chunk * size2 + at)
             for i in range(pixels):
                 at5, at2 = (start + i) * 6, (start + i) * 3
+                if i & often == 0:
+                    # A pass reads these once. Asked for in this way, they leave the caches to the values at
+                    # the vertices, which the pixels touch in no order that a machine could foresee.
+                    simd.prefetch_once(weights5, at5 + ahead * 6)
+                    simd.prefetch_once(weights5, at5 + ahead * 6 + 16)
+                    simd.prefetch_once(offsets5, at5 + ahead * 6)
+                    simd.prefetch_once(weights2, at2 + ahead * 3)
+                    simd.prefetch_once(offsets2, at2 + ahead * 3)
+                    for chunk in range(chunks):
+                        at = ((start + ahead) * chunks + chunk * pixels + i) * lanes
+                        for line in range(0, 4 * lanes, 16):
+                            simd.prefetch_once(unary, at + line)
                 for chunk in range(chunks):
                     value = simd.load(buffer, (chunk * TILE + i) * lanes, tag)
                     simd.scatter(

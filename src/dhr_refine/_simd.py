@@ -21,7 +21,7 @@ from numba.extending import models, register_model
 # The decorated functions are called without the typing context: hide that from type checkers.
 intrinsic: Any = _intrinsic
 
-_F32, _I32 = ir.FloatType(), ir.IntType(32)
+_F32, _I32, _I8 = ir.FloatType(), ir.IntType(32), ir.IntType(8)
 
 
 def _digest_sources() -> str:
@@ -118,18 +118,29 @@ def poke(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     return types.void(array, types.intp, array.dtype), generate
 
 
+def _ask_for(again: int) -> Callable[..., Any]:
+    """Generator of a prefetch of one element of a flat array; ``again``: 3 if it is used again, 0 if once."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        address = builder.bitcast(_data(context, builder, signature.args[0], *args), _I8.as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(function, [address, _I32(0), _I32(again), _I32(1)])
+        return context.get_dummy_value()
+
+    return generate
+
+
 @intrinsic
 def prefetch(_typing: Any, array: Any, index: Any) -> Any:
     """Ask for the cache line of one element of a flat array."""
+    return types.void(array, types.intp), _ask_for(3)
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = builder.bitcast(_data(context, builder, array, *args), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
-        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(function, [address, _I32(0), _I32(3), _I32(1)])
-        return context.get_dummy_value()
 
-    return types.void(array, types.intp), generate
+@intrinsic
+def prefetch_once(_typing: Any, array: Any, index: Any) -> Any:
+    """Ask for the cache line of one element that is soon done with: it shall not push others out."""
+    return types.void(array, types.intp), _ask_for(0)
 
 
 @intrinsic
