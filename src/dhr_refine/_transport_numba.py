@@ -23,6 +23,7 @@ from ._simd import compiled
 _LANES = (0,) * 16
 _TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
 _UNROLLED = 8  # most classes whose sums stay in registers
+_LARGE_PAGE = 2**21  # bytes
 
 
 def solve_images(
@@ -48,7 +49,7 @@ def solve_images(
     batch, count, size = scores.shape
     # The kernel is a power of two: that of the middle score is 1.
     slope = sharpness * math.log2(math.e)
-    shares, potentials = np.empty((batch, count, size), np.float32), np.empty((batch, count), np.float32)
+    shares, potentials = _room((batch, count, size)), np.empty((batch, count), np.float32)
     residual, passes = np.empty(batch, np.float32), np.empty(batch, np.int64)
     arguments = (
         _array(scores),
@@ -77,6 +78,20 @@ def solve_images(
         finished = _solve_range(0, batch, *arguments)
     found = [torch.from_numpy(array) for array in (potentials, shares, residual, passes)]
     return found[0], found[1], found[2], found[3], finished
+
+
+def _room(shape: tuple[int, ...]) -> np.ndarray:
+    """An array with anything in it, from the start of a large page on where it fills some.
+
+    NumPy asks the system for large pages, but gets them between their boundaries only; small fresh ones can
+    take as long as the solve.
+    """
+    size = 4 * math.prod(shape)
+    if size < 2 * _LARGE_PAGE:
+        return np.empty(shape, np.float32)
+    block = np.empty(size + _LARGE_PAGE, np.uint8)
+    start = -block.ctypes.data % _LARGE_PAGE
+    return block[start : start + size].view(np.float32).reshape(shape)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
