@@ -43,9 +43,15 @@ class Lattice(NamedTuple):
 
 
 @compiled
+def tiles_across(width):
+    """Number of tiles in a row of them."""
+    return -(-width // TILE_COLUMNS)
+
+
+@compiled
 def tile_box(tile, height, width):
     """First row, number of rows, first column and number of columns of a tile."""
-    across = -(-width // TILE_COLUMNS)
+    across = tiles_across(width)
     y, x = tile // across * TILE_ROWS, tile % across * TILE_COLUMNS
     return y, min(TILE_ROWS, height - y), x, min(TILE_COLUMNS, width - x)
 
@@ -53,7 +59,7 @@ def tile_box(tile, height, width):
 @compiled
 def tile_count(height, width):
     """Number of tiles of an image."""
-    return -(-height // TILE_ROWS) * -(-width // TILE_COLUMNS)
+    return -(-height // TILE_ROWS) * tiles_across(width)
 
 
 # --- placing pixels -----------------------------------------------------------------------------------

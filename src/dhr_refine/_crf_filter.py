@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _simd as simd
 from ._barrier import wait
-from ._crf_build import TILE, TILE_COLUMNS, tile_box
+from ._crf_build import TILE, TILE_COLUMNS, tile_box, tiles_across
 from ._simd import compiled
 from ._unary import NOWHERE, SMALLEST
 
@@ -327,6 +327,14 @@ def _clear(values, size, start, stop, blocks):
 
 
 @compiled
+def _prefetch_range(values, size, start, stop, blocks):
+    """Ask for a range in every block of channels before it is read."""
+    for chunk in range(len(blocks)):
+        for at in range(start, stop, 16):
+            simd.prefetch(values, chunk * size + at)
+
+
+@compiled
 def _add_up(values, target, source, start, stop):
     """Add a range of values to another one, ``target`` and ``source`` being where the two begin."""
     wide = (0,) * 16
@@ -368,7 +376,7 @@ def _pass(
     buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
     last = np.zeros(TILE * lanes + 16, np.float32)
     height = result.shape[1] // width
-    across = -(-width // TILE_COLUMNS)
+    across = tiles_across(width)
     flat = result.reshape(result.size)
     size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
     # Taken out of the tuples here: numba counts references to arrays where it reads them.
@@ -411,15 +419,13 @@ def _pass(
                 # Vertices that the next tile is the first to touch, and a part of those of the tiles below:
                 # the cells of a plane that lie in a row of tiles follow each other.
                 below = (tile // across + 1) * across
-                for chunk in range(chunks):
-                    if tile + 1 < stop:
-                        for at in range(frontiers5[tile + 1] * lanes, frontiers5[tile + 2] * lanes, 16):
-                            simd.prefetch(values5, chunk * size5 + at)
-                    if below < stop:
-                        part = (frontiers2[below + 1] - frontiers2[below]) // across + 1
-                        begin = frontiers2[below] + part * (tile % across)
-                        for at in range(begin * lanes, (begin + part) * lanes, 16):
-                            simd.prefetch(values2, chunk * size2 + at)
+                if tile + 1 < stop:
+                    begin, end = frontiers5[tile + 1] * lanes, frontiers5[tile + 2] * lanes
+                    _prefetch_range(values5, size5, begin, end, blocks)
+                if below < stop:
+                    part = (frontiers2[below + 1] - frontiers2[below]) // across + 1
+                    begin = (frontiers2[below] + part * (tile % across)) * lanes
+                    _prefetch_range(values2, size2, begin, begin + part * lanes, blocks)
             for i in range(pixels):
                 at5, at2 = (start + i) * 6, (start + i) * 3
                 if i & often == 0:

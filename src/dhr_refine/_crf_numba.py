@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from . import _barrier, _crf_build, _crf_filter
+from . import _simd as simd
 from ._crf_build import Lattice
 from ._permutohedral import Geometry
 
@@ -27,6 +28,8 @@ from ._permutohedral import Geometry
 _PIXELS_PER_THREAD = 2**14
 # Vertices that the pixels of a tile can tell apart, by 16 bits.
 _WINDOW = 2**16
+# Bytes of a cache line, at which arrays start.
+_LINE = 64
 # Working memory of all threads up to this size is kept for later calls: fresh pages for 21 classes at
 # 512 x 512 (150 MB) can take half as long as the call.
 _SPARE_BYTES = 2**28
@@ -214,7 +217,7 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
     """Weights, offsets, bases and frontiers of a lattice, to be filled, in one block."""
     each, tiles = height * width * len(corners), _crf_build.tile_count(height, width)
     parts = ((each, np.float32), (each, np.uint16), (tiles, np.int64), (tiles + 1, np.int64))
-    return _carve(np.empty(_room(parts), np.uint8), parts)
+    return _carve(simd.aligned(_room(parts), _LINE), parts)
 
 
 class _Scratch:
@@ -237,7 +240,7 @@ class _Scratch:
         room = _room(parts)
         block = self._blocks.get(name)
         if block is None or block.size < room:
-            block = self._blocks[name] = np.empty(room, np.uint8)
+            block = self._blocks[name] = simd.aligned(room, _LINE)
         return _carve(block, parts)
 
     @classmethod
@@ -255,21 +258,21 @@ class _Scratch:
 
 def _padded(size: int, kind: type) -> int:
     """Bytes of an array with room for a vector that starts in it and reaches beyond, in whole cache lines."""
-    return -(-(size * np.dtype(kind).itemsize + 64) // 64) * 64
+    return -(-(size * np.dtype(kind).itemsize + 64) // _LINE) * _LINE
 
 
 def _room(parts: Sequence[tuple[int, type]]) -> int:
-    """Bytes of a block that :func:`_carve` can cut into these arrays, wherever it starts."""
-    return sum(_padded(*part) for part in parts) + 64
+    """Bytes of a block that :func:`_carve` can cut into these arrays."""
+    return sum(_padded(*part) for part in parts)
 
 
 def _carve(block: np.ndarray, parts: Sequence[tuple[int, type]]) -> list[np.ndarray]:
-    """Cut a block of bytes into arrays that start on cache lines, so that no vector straddles two.
+    """Cut a block of bytes, itself on a cache line, into arrays that are, so that no vector straddles two.
 
     In one block, because the system has large pages for large blocks only, and with small ones the machine
     spends a tenth of its time on looking up where they are.
     """
-    at = -block.ctypes.data % 64
+    at = 0
     arrays = []
     for size, kind in parts:
         arrays.append(block[at : at + size * np.dtype(kind).itemsize].view(kind))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit
 from numba.core import cgutils, types
@@ -47,6 +48,13 @@ def compiled(function: Callable[..., Any]) -> Any:
     if kept is not None:  # private, and the same since long before the oldest numba that we take
         kept._source_stamp = (kept._source_stamp, SOURCES)
     return dispatcher
+
+
+def aligned(size: int, boundary: int) -> np.ndarray:
+    """Bytes with anything in them, from a multiple of ``boundary`` on."""
+    block = np.empty(size + boundary, np.uint8)
+    start = -block.ctypes.data % boundary
+    return block[start : start + size]
 
 
 class VectorType(types.Type):

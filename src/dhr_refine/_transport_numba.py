@@ -49,7 +49,7 @@ def solve_images(
     batch, count, size = scores.shape
     # The kernel is a power of two: that of the middle score is 1.
     slope = sharpness * math.log2(math.e)
-    shares, potentials = _room((batch, count, size)), np.empty((batch, count), np.float32)
+    shares, potentials = _empty((batch, count, size)), np.empty((batch, count), np.float32)
     residual, passes = np.empty(batch, np.float32), np.empty(batch, np.int64)
     arguments = (
         _array(scores),
@@ -80,7 +80,7 @@ def solve_images(
     return found[0], found[1], found[2], found[3], finished
 
 
-def _room(shape: tuple[int, ...]) -> np.ndarray:
+def _empty(shape: tuple[int, ...]) -> np.ndarray:
     """An array with anything in it, from the start of a large page on where it fills some.
 
     NumPy asks the system for large pages, but gets them between their boundaries only; small fresh ones can
@@ -89,9 +89,7 @@ def _room(shape: tuple[int, ...]) -> np.ndarray:
     size = 4 * math.prod(shape)
     if size < 2 * _LARGE_PAGE:
         return np.empty(shape, np.float32)
-    block = np.empty(size + _LARGE_PAGE, np.uint8)
-    start = -block.ctypes.data % _LARGE_PAGE
-    return block[start : start + size].view(np.float32).reshape(shape)
+    return simd.aligned(size, _LARGE_PAGE).view(np.float32).reshape(shape)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
