@@ -65,13 +65,13 @@ TITLES = ("mIoU", "per-image mIoU", "mFPR", "mFNR", "vanishing (< 10 %)", "vanis
 _IMAGES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
 _ARRAYS = (".npy", ".npz", ".pt", ".pth", ".pkl")
 _WITHOUT_INFLUENCE = {
-    "_figure.py",
     "cli.py",
+    "demo",
     "features.py",
-    "files.py",
-    "metrics.py",
+    "files",
+    "metrics",
     "training.py",
-    "viz.py",
+    "viz",
 }
 
 Row = tuple[str, str]
@@ -277,7 +277,9 @@ def _digest(*parts: Any) -> str:
 def _code() -> str:
     """Hash of the library's code that masks depend on."""
     folder = Path(dhr_refine.__file__).parent
-    files = sorted(path for path in folder.glob("*.py") if path.name not in _WITHOUT_INFLUENCE)
+    files = sorted(
+        path for path in folder.rglob("*.py") if path.relative_to(folder).parts[0] not in _WITHOUT_INFLUENCE
+    )
     return _digest(torch.__version__, *(path.read_bytes() for path in (*files, folder / "demo" / "run.py")))
 
 

@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import dhr_refine.rebalance
 import dhr_refine.refine
+from dhr_refine.compiled import lookup
 
 # Without a GPU, Triton's kernels run in its interpreter, on the CPU. Triton reads this when it is imported.
 if not torch.cuda.is_available():
@@ -90,6 +91,12 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def without_numba(monkeypatch):
+    """The torch operations that compiled loops stand in for where numba is installed."""
+    monkeypatch.setattr(lookup, "usable", lambda: False)
 
 
 @pytest.fixture

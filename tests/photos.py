@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from places import shared_folder
 from torch import Tensor
 
 # Gaussian: gauss_sxy and gauss_compat; bilateral: sxy, srgb and compat. The published settings of
@@ -44,5 +44,5 @@ def scores(classes: int, height: int, width: int, *, seed: int = 0, batch: int |
 
 def voc_images() -> list[Path]:
     """PASCAL VOC photos next to the checkout, or none."""
-    root = os.environ.get("DHR_REFINE_SHARED", Path(__file__).resolve().parents[2] / "shared")
+    root = shared_folder()
     return sorted(Path(root, "data/voc12/JPEGImages").glob("*.jpg"))

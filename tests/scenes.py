@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-
-
-def shared_folder() -> Path:
-    """Golden data and real images: next to the repository, or where DHR_REFINE_SHARED says."""
-    beside = Path(__file__).resolve().parents[2] / "shared"
-    return Path(os.environ.get("DHR_REFINE_SHARED", beside))
 
 
 class Scene(NamedTuple):

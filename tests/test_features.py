@@ -8,17 +8,17 @@ import re
 import subprocess
 import sys
 from collections import OrderedDict, namedtuple
-from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT
 from torch import nn
 
 from dhr_refine.features import capture_layers, tokens_to_map
 
-PAGE = Path(__file__).parents[1] / "docs" / "features.md"
+PAGE = ROOT / "docs" / "features.md"
 TINY = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ._checks import check_count, check_tensor, describe, read_ints
+from .checks import check_count, check_tensor, describe, read_ints
 
 # Tokens in front of the patches in common ViTs: none, class, class and distillation, class and 4 registers.
 _USUAL_PREFIXES = (0, 1, 2, 5)

@@ -9,8 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import describe
-from ._image_probs import check_iterations, check_pair
+from .checks import check_iterations, check_pair, describe
 
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
 _PIXELS_AT_ONCE = 2**21

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ._checks import (
+from .checks import (
     check_choice,
     check_filled,
     check_finite,

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import (
+from .checks import (
     check_filled,
     check_magnitude,
     check_range,
@@ -20,10 +20,10 @@ from ._checks import (
     describe,
     show_shapes,
 )
-from ._compare import LEAST_NORM, compare
+from .maps import LEAST_NORM, compare
 from .pooling import area_weights, box_mass, cell_counts, cell_weights, check_mask, count_labels
 from .recipe import Recipe
-from .transport import check_reg, early_stopped_weights, minmax, solve
+from .transport.plan import check_reg, early_stopped_weights, minmax, solve
 
 # The released code votes on a mask enlarged to whole patches of a ViT-S/14.
 _RELEASED_PATCH = 14

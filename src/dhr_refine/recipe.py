@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_type_hints
 
-from ._checks import check_choice, check_range
+from .checks import check_choice, check_range
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ._checks import check_finite, check_ignore_index, check_range, describe
-from ._inputs import (
+from .checks import check_finite, check_ignore_index, check_range, describe
+from .crf import DenseCRFLattice
+from .crf.inference import refine_checked
+from .inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Background,
@@ -22,8 +24,7 @@ from ._inputs import (
     read_batch,
     read_groups,
 )
-from ._resize import resize
-from .crf import DenseCRFLattice, refine_checked
+from .maps import resize
 from .pamr import pamr
 from .pooling import box_mass, cell_shares, count_labels
 from .rebalance import (
@@ -36,7 +37,7 @@ from .rebalance import (
     similarity,
 )
 from .recipe import Recipe
-from .transport import check_reg, early_stopped_weights, solve
+from .transport.plan import check_reg, early_stopped_weights, solve
 
 # A CAM whose maximum is below this holds no signal.
 _LEAST_CAM = 1e-10

@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ._checks import check_choice, check_filled, check_ignore_index, check_tensor, describe, read_ints
+from .checks import check_choice, check_filled, check_ignore_index, check_tensor, describe, read_ints
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
 from dhr_refine import Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine.compiled import lookup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -67,14 +68,12 @@ def transport(rounds: int) -> Iterator[str]:
 
 def _torch_path(scores: Tensor, **options: Tensor) -> object:
     """sinkhorn_ot as it runs without numba."""
-    from dhr_refine import transport as module
-
-    before = module._compiled
-    module._compiled = lambda: None  # type: ignore[assignment]
+    before = lookup.usable
+    lookup.usable = lambda: False  # type: ignore[assignment]
     try:
         return sinkhorn_ot(scores, **options)
     finally:
-        module._compiled = before
+        lookup.usable = before
 
 
 def _ratios(name: str, times: dict[str, Timing]) -> list[str]:
@@ -104,7 +103,7 @@ def pooling(rounds: int) -> Iterator[str]:
         def naive_cosine(features: Tensor = features, centroids: Tensor = centroids) -> Tensor:
             return F.cosine_similarity(features, centroids[0][:, :, None, None], dim=1)
 
-        from dhr_refine._compare import compare
+        from dhr_refine.maps import compare
         from dhr_refine.pooling import cell_weights
 
         weights = cell_weights(mask, features.shape[-2:], num_classes=classes)

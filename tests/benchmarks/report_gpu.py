@@ -22,9 +22,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from workloads import cam_scores, voc_like
 
-from dhr_refine import DenseCRFLattice, Recipe, _crf_triton, dense_crf, refine_mask, sinkhorn_ot
-from dhr_refine._crf_triton import TritonKernel
-from dhr_refine.crf import _gaussian_lattices
+from dhr_refine import DenseCRFLattice, Recipe, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine.crf.backends.triton import TritonKernel, launch
+from dhr_refine.crf.inference import _gaussian_lattices
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -120,7 +120,7 @@ def _deviations(preset: str) -> dict[str, Any]:
 def _converted(lattice: DenseCRFLattice) -> tuple[TritonKernel, TritonKernel]:
     """A torch lattice as the Triton kernels take it."""
     kernels, batches = (lattice._bilateral, lattice._gaussian), (lattice.shape[0], 1)
-    bilateral, gaussian = (_crf_triton._convert(*pair) for pair in zip(kernels, batches))
+    bilateral, gaussian = (launch._convert(*pair) for pair in zip(kernels, batches))
     return bilateral, gaussian
 
 
@@ -131,7 +131,7 @@ def _vertices(kernel: TritonKernel) -> int:
 def fused_bytes(bilateral: TritonKernel, gaussian: TritonKernel, batch: int, classes: int) -> dict[str, int]:
     """What the Triton kernels read and write in one iteration, array by array."""
     pixels = gaussian.corners.shape[1]
-    row = 4 * _crf_triton.padded(classes)  # bytes of a pixel's or vertex's channels
+    row = 4 * launch.padded(classes)  # bytes of a pixel's or vertex's channels
     stages = {"sums": 0, "blur": 0, "slice": 2 * batch * pixels * row}
     for kernel, sharing in ((bilateral, 1), (gaussian, batch)):
         axes, vertices = len(kernel.neighbours), _vertices(kernel)

@@ -26,7 +26,7 @@ from harness import environment, interleave, peak_of, publish, seconds, table, t
 from photos import LATTICE, PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr
-from dhr_refine.crf import _gaussian_lattices
+from dhr_refine.crf.inference import _gaussian_lattices
 
 
 def variants(

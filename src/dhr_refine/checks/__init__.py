@@ -1,0 +1,47 @@
+"""Argument checks of the public functions: each error names the argument, what came and the fix.
+
+``arguments.py`` checks one argument at a time, ``image_probs.py`` what the boundary tools share: images and
+the probabilities of their pixels.
+"""
+
+from .arguments import (
+    check_choice,
+    check_count,
+    check_filled,
+    check_finite,
+    check_ignore_index,
+    check_magnitude,
+    check_positive,
+    check_range,
+    check_same,
+    check_tensor,
+    describe,
+    find_extent,
+    float32_norm,
+    raise_magnitude,
+    read_ints,
+    show_shapes,
+)
+from .image_probs import check_image_shape, check_iterations, check_pair
+
+__all__ = [
+    "check_choice",
+    "check_count",
+    "check_filled",
+    "check_finite",
+    "check_ignore_index",
+    "check_image_shape",
+    "check_iterations",
+    "check_magnitude",
+    "check_pair",
+    "check_positive",
+    "check_range",
+    "check_same",
+    "check_tensor",
+    "describe",
+    "find_extent",
+    "float32_norm",
+    "raise_magnitude",
+    "read_ints",
+    "show_shapes",
+]
