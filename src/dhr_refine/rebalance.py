@@ -23,7 +23,8 @@ from .checks import (
 from .maps import LEAST_NORM, compare
 from .pooling import area_weights, box_mass, cell_counts, cell_weights, check_mask, count_labels
 from .recipe import Recipe
-from .transport.plan import check_reg, early_stopped_weights, minmax, solve
+from .transport.released import early_stopped_weights, minmax
+from .transport.solver import check_reg, solve
 
 # The released code votes on a mask enlarged to whole patches of a ViT-S/14.
 _RELEASED_PATCH = 14

@@ -37,7 +37,8 @@ from .rebalance import (
     similarity,
 )
 from .recipe import Recipe
-from .transport.plan import check_reg, early_stopped_weights, solve
+from .transport.released import early_stopped_weights
+from .transport.solver import check_reg, solve
 
 # A CAM whose maximum is below this holds no signal.
 _LEAST_CAM = 1e-10

@@ -45,7 +45,7 @@ def waits(monkeypatch, without_numba):
             return _original(self, *rest)
 
         monkeypatch.setattr(torch.Tensor, name, noted)
-    solve = transport.plan.solve
+    solve = transport.solver.solve
 
     def solved(*rest, **options):
         mode.note("transport")
@@ -112,11 +112,11 @@ def test_a_transport_waits_once_or_twice(waits, monkeypatch, size, most):
     scores = torch.rand(4, 3, size, generator=generator) ** 3
     scores[0, 1] *= 0.3
     masses = torch.full((4, 3), 1 / 3)
-    expected = transport.plan.solve(scores, None, masses, reg=0.1, tol=1e-3)
-    monkeypatch.setattr(transport.plan, "_blind", lambda scores, passes: passes)
+    expected = transport.solver.solve(scores, None, masses, reg=0.1, tol=1e-3)
+    monkeypatch.setattr(transport.lean, "blind_passes", lambda scores, passes: passes)
     waits.seen.clear()
     with waits:
-        result = transport.plan.solve(scores, None, masses, reg=0.1, tol=1e-3)
+        result = transport.solver.solve(scores, None, masses, reg=0.1, tol=1e-3)
     assert 1 <= len(waits.seen) <= most
     assert torch.equal(result.iterations, expected.iterations)
     torch.testing.assert_close(result.shares, expected.shares, rtol=1e-5, atol=1e-6)

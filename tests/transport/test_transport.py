@@ -16,9 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import dhr_refine.transport
 from dhr_refine import TransportPlan, sinkhorn_ot
 from dhr_refine.compiled import lookup
+from dhr_refine.transport.released import early_stopped_weights
 
 METHODS = ("newton", "sinkhorn", "pot")
 
@@ -158,7 +158,7 @@ def test_the_weights_of_the_released_code_floor_their_range():
     """golden/README.md: (x - min) / max(max - min, 1e-5); the plan of a large image spans less than 1e-5."""
     scores = random_scores(1, 2, 200_000, dtype=torch.float32)
     inside = torch.ones(1, 200_000, dtype=torch.bool)
-    weights = dhr_refine.transport.early_stopped_weights(scores, inside, torch.ones(1, 2, dtype=torch.bool))
+    weights = early_stopped_weights(scores, inside, torch.ones(1, 2, dtype=torch.bool))
     kernel = np.exp((scores[0].double().numpy() - 1) / 0.1)
     columns, rows = np.ones(2), np.ones(200_000)
     for _ in range(100):

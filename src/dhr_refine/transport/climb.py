@@ -1,0 +1,114 @@
+"""Safeguarded Newton ascent of the semi-dual, for problems of any difficulty."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .problem import TINY, Problem, Solved, iterate, log_gap
+
+# Largest change of a potential in one step; a step that overshoots divides it by four.
+_MAX_STEP = 16.0
+
+
+def climb(problem: Problem, potentials: Tensor, *, tol: float, max_iter: int) -> Solved:
+    """Safeguarded Newton ascent of the semi-dual from ``potentials``, for problems of any difficulty."""
+    state: _Ascent | None = None
+
+    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
+        nonlocal state
+        state = _judge(problem, state, g, m, newton_matrix(problem, shares))
+        return state.base + state.step
+
+    return iterate(problem, potentials, move, tol=tol, max_iter=max_iter)
+
+
+class _Ascent(NamedTuple):
+    """Where each image stands in :func:`climb`."""
+
+    base: Tensor  # (B, K) last accepted potentials
+    marginal: Tensor  # (B, K) class marginal there
+    ratio: Tensor  # (B, K) log(b / m) there
+    step: Tensor  # (B, K) step being tried
+    radius: Tensor  # (B, 1) largest change of a potential allowed
+    rejects: Tensor  # (B, 1) steps refused in a row
+
+
+def _judge(
+    problem: Problem, state: _Ascent | None, trial: Tensor, m: Tensor, matrix: tuple[Tensor, Tensor]
+) -> _Ascent:
+    """Accept or refuse the potentials just tried, and choose the next step."""
+    ratio = log_gap(problem.classes, m, problem.valid)
+    fresh = _direction(*matrix, problem.classes, m, ratio)
+    if state is None:
+        radius = ratio.new_full((len(ratio), 1), _MAX_STEP / 2)
+        rejects = torch.zeros_like(radius, dtype=torch.long)
+        return _Ascent(trial, m, ratio, _clip(fresh, radius), radius, rejects)
+    # Along a step that climbs, the slope (b - m) . d falls; a little below zero is a small overshoot. The
+    # objective itself would cancel in float32.
+    slope = ((problem.classes - m) * state.step).sum(-1, keepdim=True)
+    old_slope = ((problem.classes - state.marginal) * state.step).sum(-1, keepdim=True)
+    old_error = state.ratio.abs().amax(-1, keepdim=True)
+    accept = (slope >= -0.5 * old_slope.abs()) | (ratio.abs().amax(-1, keepdim=True) <= 0.5 * old_error)
+    accept |= state.rejects >= 2  # that was a Sinkhorn step, which is never worse in the long run
+    rejects = torch.where(accept, 0, state.rejects + 1)
+    base = torch.where(accept, trial, state.base)
+    marginal = torch.where(accept, m, state.marginal)
+    ratio = torch.where(accept, ratio, state.ratio)
+    shorter = state.step.abs().amax(-1, keepdim=True) / 4
+    radius = torch.where(accept, (state.radius * 2).clamp_max(_MAX_STEP), shorter)
+    step = _clip(torch.where(accept, fresh, state.step), radius)
+    # Two steps in a row went too far: a Sinkhorn step sets the scale anew.
+    stuck = rejects >= 2
+    step = torch.where(stuck, ratio, step)
+    radius = torch.where(stuck, ratio.abs().amax(-1, keepdim=True).clamp(1e-3, _MAX_STEP), radius)
+    return _Ascent(base, marginal, ratio, step, radius, rejects)
+
+
+def newton_matrix(problem: Problem, p: Tensor) -> tuple[Tensor, Tensor]:
+    """(B, K, K) inverse of the scaled semi-dual Hessian L = diag(m) - A, and its scale (B, K), in float64.
+
+    L is a graph Laplacian, so its diagonal is summed from the off-diagonal moments: m - A_kk itself would
+    cancel where the classes hardly overlap. Its free constant is fixed by pinning the largest class, and
+    unit diagonals make the inverse accurate however small the class masses are. Rows of pinned classes and
+    of classes without a part are zero.
+    """
+    flow = problem.covariance(p).double()
+    flow.diagonal(dim1=1, dim2=2).zero_()
+    degree = flow.sum(-1)
+    pinned = torch.nn.functional.one_hot(problem.classes.argmax(-1), flow.shape[-1]).bool()
+    free = problem.valid & ~pinned & (degree > 0)
+    scale = torch.where(free, degree, 1.0).rsqrt() * free
+    matrix = -scale[:, :, None] * flow * scale[:, None, :]
+    # The ridge is far below any step that matters; it keeps an isolated pair of classes invertible.
+    matrix.diagonal(dim1=1, dim2=2).fill_(1 + 1e-14)
+    return torch.linalg.inv_ex(matrix).inverse, scale
+
+
+def _direction(inverse: Tensor, scale: Tensor, classes: Tensor, m: Tensor, log_ratio: Tensor) -> Tensor:
+    """Newton step (B, K) on the log residual: L d = r - m sum(r) with r = m log(b / m).
+
+    Where it does not climb the semi-dual, the plain Newton step (right side b - m) does; where the matrix is
+    singular beyond use, a Sinkhorn step takes its place.
+    """
+    ratio, mass = log_ratio.double(), m.double()
+    side = mass * ratio
+    side = side - mass * side.sum(-1, keepdim=True)
+    gap = torch.where(log_ratio == 0, 0.0, classes - m).double()
+    steps = scale[..., None] * (inverse @ (scale[..., None] * torch.stack((side, gap), dim=-1)))
+    climbs = (gap[..., None] * steps).sum(1) > 0  # (B, 2); False for NaN
+    step = torch.where(climbs[:, :1], steps[..., 0], steps[..., 1])
+    usable = climbs.any(-1, keepdim=True) & torch.isfinite(step).all(-1, keepdim=True)
+    # Adding a constant changes nothing; centred steps lose least to the limit on their length.
+    low = step.amin(-1, keepdim=True)
+    step = (step - (low + step.amax(-1, keepdim=True)) / 2) * (scale.sum(-1, keepdim=True) > 0)
+    limit = 1e4 * _MAX_STEP  # float32 must not overflow before the step is shortened
+    longest = step.abs().amax(-1, keepdim=True).clamp_min(limit)
+    return torch.where(usable, step * (limit / longest), ratio).to(m.dtype)
+
+
+def _clip(step: Tensor, radius: Tensor) -> Tensor:
+    """Shorten a step (B, K) so that no potential moves by more than the radius (B, 1)."""
+    return step * (radius / step.abs().amax(-1, keepdim=True).clamp_min(TINY)).clamp_max(1.0)

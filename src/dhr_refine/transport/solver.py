@@ -1,0 +1,120 @@
+"""Solves checked problems by the method asked for; what the steps call."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import check_positive, check_range, find_extent
+from .gradients import differentiable_shares
+from .lean import compiled_for, run_compiled
+from .newton import EASY_RANGE, newton
+from .problem import Problem
+from .sinkhorn import sinkhorn, solve_by_pot
+
+Method = Literal["newton", "sinkhorn", "pot"]
+
+# Smaller regularisers and larger ranges of scores / reg are beyond float32.
+_LEAST_REG = 1e-6
+LARGEST_RANGE = 1e9
+
+
+class PixelShares(NamedTuple):
+    """Result of :func:`solve`: a plan divided by its pixel masses."""
+
+    shares: Tensor
+    """(B, K, N) share of each class in each pixel, sums to 1 over the classes."""
+    residual: Tensor
+    """(B,) largest relative error of a class marginal."""
+    iterations: Tensor
+    """(B,) int64, passes over all pixels."""
+    solver: str
+    """See :class:`TransportPlan`."""
+
+
+def check_reg(reg: float) -> None:
+    """Raise unless the regulariser is a number that float32 can work with."""
+    check_positive(reg, "reg")
+    check_range(reg, "reg", _LEAST_REG, math.inf)
+
+
+def extent_of(scores: Tensor) -> tuple[float, float]:
+    """Smallest and largest score; NaN or infinite where any score is (waits for the device)."""
+    compiled = compiled_for(scores)
+    if compiled is not None:
+        return compiled.extent(scores)
+    return find_extent(scores)
+
+
+def solve(
+    scores: Tensor,
+    pixels: Tensor | None,
+    classes: Tensor,
+    *,
+    reg: float,
+    tol: float,
+    max_iter: int = 1000,
+    method: Method = "newton",
+    extent: tuple[float, float] = (0.0, 1.0),
+    scale: float | None = None,
+) -> PixelShares:
+    """Solve checked problems: float scores (B, K, N), masses (B, N) or None and (B, K) that sum to 1.
+
+    The other modules call this instead of :func:`sinkhorn_ot` once their own input is checked. ``extent`` is
+    the smallest and the largest score. The shares of an image are defined in every pixel, also where its mass
+    is zero. They mean nothing where it has no class, unless ``scale`` is given: it multiplies the shares, and
+    leaves zeros there.
+    """
+    if pixels is not None:
+        # An image without a pixel has nothing to transport to any class.
+        classes = classes * (pixels.sum(-1, keepdim=True) > 0)
+    eps = torch.finfo(scores.dtype).eps
+    tol = max(tol, 0.6 * eps * max(extent[1] - extent[0], 1.0) / reg)
+    recorded = torch.is_grad_enabled() and any(map(_requires_grad, (scores, pixels, classes)))
+    easy = (extent[1] - extent[0]) / reg <= EASY_RANGE
+    compiled = compiled_for(scores)
+    if method == "newton" and easy and not recorded and compiled is not None:
+        # Most batches end here: on small problems even the launch of a torch operation counts. What is left
+        # unfinished goes through the compiled loop once more below, which costs next to nothing.
+        solved, finished = run_compiled(
+            compiled,
+            scores,
+            pixels,
+            classes,
+            sharpness=1.0 / reg,
+            tol=tol,
+            max_iter=max_iter,
+            extent=extent,
+            scale=scale,
+        )
+        if finished:
+            return PixelShares(solved.shares, solved.residual, solved.passes, "numba")
+    valid = classes > 0
+    problem = Problem(scores, 1.0 / reg, pixels, classes, valid)
+    with torch.no_grad():
+        detached = problem._replace(
+            scores=scores.detach(),
+            pixels=None if pixels is None else pixels.detach(),
+            classes=classes.detach(),
+        )
+        if method == "pot":
+            solved = solve_by_pot(detached, tol=tol, max_iter=max_iter)
+        elif method == "newton":
+            solved = newton(detached, tol=tol, max_iter=max_iter, extent=extent)
+        else:
+            solved = sinkhorn(detached, tol=tol, max_iter=max_iter)
+    potentials, shares, residual, iterations, used = solved[:5]
+    if recorded and method != "pot":
+        shares = differentiable_shares(problem, potentials, shares)
+    dead = ~valid.any(-1)
+    if scale is not None:
+        mass = (~dead).to(shares.dtype)[:, None, None] * scale
+        shares = shares * mass if shares.requires_grad else shares.mul_(mass)
+    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0), used)
+
+
+def _requires_grad(tensor: Tensor | None) -> bool:
+    return tensor is not None and tensor.requires_grad
