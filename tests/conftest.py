@@ -13,6 +13,7 @@ from hypothesis import settings
 
 import dhr_refine.rebalance
 import dhr_refine.refine
+import dhr_refine.seed
 from dhr_refine.compiled import lookup
 
 # Without a GPU, Triton's kernels run in its interpreter, on the CPU. Triton reads this when it is imported.
@@ -108,4 +109,4 @@ def exact_transport(monkeypatch):
         return solve(*args, tol=1e-9, **kwargs)
 
     monkeypatch.setattr(dhr_refine.rebalance, "solve", tight)
-    monkeypatch.setattr(dhr_refine.refine, "solve", tight)
+    monkeypatch.setattr(dhr_refine.seed, "solve", tight)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from .checks import (
     check_filled,
+    check_levels,
     check_magnitude,
     check_range,
     check_same,
@@ -238,22 +239,6 @@ def wss_rebalance(
         heat, centroids, present = compare_levels(levels, context, scores.shape[-2:], recipe)
         result = rebalance_wss(scores.float(), lambda: heat, context, groups, reg=reg, recipe=recipe)
         return Rebalanced(result, centroids, present)
-
-
-def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
-    """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors."""
-    if isinstance(features, Tensor):
-        check_filled(check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True), name)
-        return [features]
-    if not isinstance(features, Sequence) or len(features) == 0:
-        raise TypeError(
-            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: "
-            "pass at least one map"
-        )
-    for position, level in enumerate(features):
-        part = f"{name}[{position}]"
-        check_filled(check_tensor(level, part, "(B, D, h, w)", ndim=4, floating=True), part)
-    return list(features)
 
 
 def _checked_context(

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, Literal
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_finite, check_ignore_index, check_range, describe
-from .crf import DenseCRFLattice
-from .crf.inference import refine_checked
+from .crops import Crops, enlarge, first_best, make_crops
 from .inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Background,
     Batch,
-    Box,
+    Boundary,
     BoxFormat,
+    Options,
     Request,
     read_batch,
     read_groups,
+    read_options,
 )
-from .maps import resize
-from .pamr import pamr
-from .pooling import box_mass, cell_shares, count_labels
+from .pooling import cell_shares
 from .rebalance import (
     Context,
     compare_levels,
@@ -37,101 +35,8 @@ from .rebalance import (
     similarity,
 )
 from .recipe import Recipe
-from .transport.released import early_stopped_weights
-from .transport.solver import check_reg, solve
-
-# A CAM whose maximum is below this holds no signal.
-_LEAST_CAM = 1e-10
-# Images that the repr of RefineSteps tells apart.
-_SHOWN_IMAGES = 8
-
-Boundary = Literal["crf", "pamr"] | Callable[[Tensor | None, Tensor], Tensor] | None
-
-
-@dataclass(frozen=True, repr=False)
-class RefineSteps:
-    """Result of :func:`refine_steps`: the refined mask and every intermediate map.
-
-    Shapes are those of a batch; a call on one image has no batch axis, a call on lists has lists. K is the
-    largest number of classes of an image; images with fewer are padded, ``classes`` is -1 there.
-    """
-
-    mask: Any
-    """(B, H, W) int64 refined pseudo mask."""
-    probs: Any
-    """(B, K, H, W) float32 what the mask is the argmax of, zeros outside the boxes."""
-    classes: Any
-    """(B, K) int64 mask label of each class."""
-    seed: Any
-    """(B, H, W) int64 OT seed, ignore where unassigned."""
-    init_mask: Any
-    """(B, H, W) int64 M_init, the base mask with the seed merged in."""
-    uss: Any
-    """(B, K, u, v) float32 scores after the USS step."""
-    wss: Any
-    """(B, K, u, v) float32 scores after the WSS step."""
-    uss_centroids: Any
-    """(B, K, D) float32 class averages of the USS features in M_init."""
-    uss_similarity: Any
-    """(B, K, K) float32 cosine of these centroids, 0 for classes without a pixel."""
-    groups: Any
-    """(B, K, K) bool, row i marks the classes that are treated as alike to class i."""
-    recovered: Any
-    """(B, K) bool, classes without a pixel in the base mask that the refined mask has."""
-
-    def __repr__(self) -> str:
-        """Say what the images hold, not the numbers."""
-        images = self._images()
-        single = any(one is self for one in images)
-        sizes = _enumerate([*dict.fromkeys(_size(one.mask) for one in images)])
-        classes = _enumerate([str(one.classes.tolist()) for one in images])
-        back = [(i, one.classes[one.recovered].tolist()) for i, one in enumerate(images)]
-        back = [_enumerate(labels) + f" in image {i}" * (not single) for i, labels in back if labels]
-        number = "image" if single else f"{len(images)} image{'s' * (len(images) != 1)}"
-        what = f" of {sizes}, classes {classes}; recovered {_enumerate(back) or 'none'}"
-        return f"RefineSteps: {number}{what * bool(images)}"
-
-    def _repr_html_(self) -> str:
-        """One small table per image, for notebooks."""
-        images = self._images()
-        head = "".join(f"<th>{name}</th>" for name in ("class", "M_init", "result", "", "alike to"))
-        tables = []
-        for i, one in enumerate(images[:_SHOWN_IMAGES]):
-            labels = one.classes.tolist()
-            groups = (one.groups | one.groups.mT).tolist()
-            rows = []
-            for k, (label, back) in enumerate(zip(labels, one.recovered.tolist())):
-                alike = [str(other) for j, other in enumerate(labels) if groups[k][j] and j != k]
-                shares = [float((mask == label).double().mean()) for mask in (one.init_mask, one.mask)]
-                cells = (str(label), *map("{:.1%}".format, shares), "recovered" * back, ", ".join(alike))
-                rows.append("".join(f"<td>{cell}</td>" for cell in cells))
-            caption = f"Image of {_size(one.mask)}" if one is self else f"Image {i}, {_size(one.mask)}"
-            body = "".join(f"<tr>{row}</tr>" for row in (head, *rows))
-            tables.append(f"<table><caption>{caption}; share of the pixels</caption>{body}</table>")
-        if len(images) > len(tables):
-            tables.append(f"<p>and {len(images) - len(tables)} more images</p>")
-        return "<div>" + "".join(tables) + "</div>" if tables else "<p>RefineSteps of no images</p>"
-
-    def _images(self) -> list[RefineSteps]:
-        """The steps of each image, without batch axis and padding."""
-        if isinstance(self.classes, list):
-            names = [field.name for field in fields(self)]
-            return [
-                RefineSteps(**{name: getattr(self, name)[i] for name in names})
-                for i in range(len(self.classes))
-            ]
-        if self.classes.ndim == 1:
-            return [self]
-        return [_pick(self, row, count) for row, count in enumerate((self.classes >= 0).sum(dim=1).tolist())]
-
-
-def _size(mask: Tensor) -> str:
-    return " x ".join(map(str, mask.shape))
-
-
-def _enumerate(items: Sequence[Any]) -> str:
-    """The first few items, separated by commas."""
-    return ", ".join([*map(str, items[:_SHOWN_IMAGES]), *["..."] * (len(items) > _SHOWN_IMAGES)])
+from .seed import find_seed, merged_pixels, with_background
+from .steps import RefineSteps, pick
 
 
 def refine_mask(
@@ -238,8 +143,7 @@ def refine_mask(
     >>> refine_mask(cams, masks, uss, wss, images, labels=labels, boundary=None).shape
     torch.Size([2, 56, 56])
     """
-    steps = _run(
-        Request(cams, masks, uss_features, wss_features, images, labels, boxes),
+    options = read_options(
         box_format=box_format,
         background=background,
         ignore_index=ignore_index,
@@ -249,9 +153,9 @@ def refine_mask(
         reg=reg,
         boundary=boundary,
         recipe=recipe,
-        keep=False,
     )
-    return steps.mask
+    request = Request(cams, masks, uss_features, wss_features, images, labels, boxes)
+    return _refine(request, options, keep=False).mask
 
 
 def refine_steps(
@@ -303,8 +207,7 @@ mean, std, tau, reg, boundary, recipe
     >>> steps.classes.tolist(), steps.recovered.tolist()
     ([0, 2], [False, True])
     """
-    return _run(
-        Request(cams, masks, uss_features, wss_features, images, labels, boxes),
+    options = read_options(
         box_format=box_format,
         background=background,
         ignore_index=ignore_index,
@@ -314,56 +217,23 @@ mean, std, tau, reg, boundary, recipe
         reg=reg,
         boundary=boundary,
         recipe=recipe,
-        keep=True,
     )
+    request = Request(cams, masks, uss_features, wss_features, images, labels, boxes)
+    return _refine(request, options, keep=True)
 
 
-def _run(
-    request: Request,
-    *,
-    tau: float,
-    reg: float,
-    boundary: Boundary,
-    recipe: Recipe | None,
-    ignore_index: int,
-    keep: bool,
-    **reading: Any,
-) -> RefineSteps:
-    recipe = Recipe() if recipe is None else recipe
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
-    check_range(tau, "tau", -1.0, 1.0)
-    check_reg(reg)
-    check_ignore_index(ignore_index)
-    if not (boundary is None or boundary in ("crf", "pamr") or callable(boundary)):
-        raise ValueError(
-            f"boundary must be 'crf', 'pamr', None or a callable, got {boundary!r}: pass one of them"
-        )
+def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
+    """Every group of images of one size goes through the step; results in the structure of the call."""
     groups, structure = read_groups(request)
     results: list[RefineSteps | None] = [None] * sum(len(where) for where, _ in groups)
-    steps = None
     for where, group in groups:
-        batch = read_batch(
-            group,
-            ignore_index=ignore_index,
-            all_labels=recipe.classes == "mask",
-            need_images=boundary in ("crf", "pamr"),
-            **reading,
-        )
+        batch = read_batch(group, options)
         with torch.no_grad(), torch.autocast(device_type=batch.base.device.type, enabled=False):
-            steps = _refine(
-                batch,
-                ignore_index=ignore_index,
-                tau=tau,
-                reg=reg,
-                boundary=boundary,
-                recipe=recipe,
-                keep=keep,
-            )
+            steps = _refine_batch(batch, options, keep=keep)
         if structure == "batch":
             return steps
         for row, position in enumerate(where):
-            results[position] = _pick(steps, row, batch.counts[row])
+            results[position] = pick(steps, row, batch.counts[row])
     if structure == "single":
         assert results[0] is not None
         return results[0]
@@ -371,146 +241,51 @@ def _run(
     return RefineSteps(**{name: [getattr(result, name) for result in results] for name in names})
 
 
-def _pick(steps: RefineSteps, row: int, count: int) -> RefineSteps:
-    """One image of a batch, without the padding of its class axes."""
-    cut = {field.name: getattr(steps, field.name)[row] for field in fields(RefineSteps)}
-    for name in ("probs", "classes", "uss", "wss", "uss_centroids", "uss_similarity", "groups", "recovered"):
-        cut[name] = cut[name][:count]
-    cut["uss_similarity"] = cut["uss_similarity"][:, :count]
-    cut["groups"] = cut["groups"][:, :count]
-    return replace(steps, **cut)
-
-
-class _Crops:
-    """Images of a batch whose crop has one size and that have equally many classes, worked on together."""
-
-    def __init__(self, batch: Batch, rows: list[int], boundary: Boundary):
-        self.rows = rows
-        self.index = torch.tensor(rows, device=batch.base.device)
-        self.all = rows == list(range(len(batch.tags)))
-        self.boxes = [batch.boxes[row] for row in rows]
-        x0, y0, x1, y1 = self.boxes[0]
-        self.size = (y1 - y0, x1 - x0)
-        self.full = batch.base.shape[1:]
-        self.tags = batch.tags[rows[0]]
-        self.classes = batch.counts[rows[0]]
-        self.images = None
-        if boundary is not None and batch.images is not None:
-            # A copy: a callable may write into its arguments.
-            self.images = self.cut(batch.images[self.index])
-        self.boundary = boundary
-        # One lattice serves the seed and the result.
-        self.lattice = None
-        if boundary == "crf":
-            assert self.images is not None
-            self.lattice = DenseCRFLattice(self.images)
-
-    def take(self, maps: Tensor) -> Tensor:
-        """Pick the images out of a batch."""
-        return maps if self.all else maps[self.index]
-
-    def cut(self, maps: Tensor) -> Tensor:
-        """Crop full-size maps (b, ..., H, W) to the box of each image."""
-        if self.size == tuple(self.full):
-            return maps
-        return torch.stack([m[..., y0:y1, x0:x1] for m, (x0, y0, x1, y1) in zip(maps, self.boxes)])
-
-    def paste(self, maps: Tensor, target: Tensor) -> None:
-        """Write crops (b, ..., h, w) into full-size maps (B, ..., H, W) in place."""
-        for row, values, (x0, y0, x1, y1) in zip(self.rows, maps, self.boxes):
-            target[row, ..., y0:y1, x0:x1] = values
-
-    def refine_edges(self, probs: Tensor) -> Tensor:
-        """Apply the boundary tool to (b, k, h, w)."""
-        if self.boundary is None:
-            return probs
-        if callable(self.boundary):
-            result = self.boundary(self.images, probs)
-            if not isinstance(result, Tensor) or result.shape != probs.shape:
-                raise ValueError(
-                    f"boundary must return probabilities of shape {tuple(probs.shape)}, got "
-                    f"{describe(result)}: keep the shape of its second argument"
-                )
-            check_finite(result, "the result of boundary")
-            if bool((result < 0).any()):
-                raise ValueError("boundary returned negative values: return probabilities, not logarithms")
-            return result.detach().to(probs)
-        assert self.images is not None
-        if self.boundary == "pamr":
-            return pamr(self.images, probs)
-        assert self.lattice is not None
-        return refine_checked(self.images, probs, self.lattice)
-
-
-def _make_crops(batch: Batch, boundary: Boundary, rows: list[int]) -> list[_Crops]:
-    sorted_rows: dict[tuple, list[int]] = {}
-    for row in rows:
-        x0, y0, x1, y1 = batch.boxes[row]
-        if x1 > x0 and y1 > y0:
-            key = (y1 - y0, x1 - x0, batch.tags[row], batch.counts[row])
-            sorted_rows.setdefault(key, []).append(row)
-    return [_Crops(batch, members, boundary) for members in sorted_rows.values()]
-
-
-def _refine(
-    batch: Batch,
-    *,
-    ignore_index: int,
-    tau: float,
-    reg: float,
-    boundary: Boundary,
-    recipe: Recipe,
-    keep: bool,
-) -> RefineSteps:
+def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     """The step on one batch of checked images of one size."""
-    absent = batch.classes.shape[1]  # local number of pixels that take part in nothing
+    recipe, reg, absent = options.recipe, options.reg, batch.absent
     # An image without tags keeps its base mask, unless the recipe goes by the labels of the mask.
-    rows = [b for b, tags in enumerate(batch.tags) if tags or recipe.classes == "mask"]
-    crops = _make_crops(batch, boundary, rows)
+    rows = [b for b, tags in enumerate(batch.tags) if tags or options.all_labels]
+    crops = make_crops(batch, options.boundary, rows)
 
-    seed = _seed(batch, crops, absent, reg=reg, recipe=recipe)
-    merged = _merge(seed, batch, absent, recipe)
+    # 1. The seed enters the base mask: M_init (Eq. 2).
+    seed = find_seed(batch, crops, reg=reg, recipe=recipe)
+    merged = merged_pixels(seed, batch, recipe)
     init = torch.where(merged, seed, batch.labels)
     context = make_context(
         init,
         batch.inside,
-        seed=_with_background(seed, batch, absent) if recipe.seed_weight > 0.0 else None,
+        seed=with_background(seed, batch) if recipe.seed_weight > 0.0 else None,
         num_classes=absent,
         background=batch.background,
         recipe=recipe,
     )
+
+    # 2. USS features part unlike classes (Eq. 3).
     uss = rebalance_uss(batch.uss, context, reg=reg, recipe=recipe)
+
+    # 3. WSS features part the classes that are alike to the USS features (Eq. 4).
     alike = similarity(uss.centroids)
-    groups = group_classes(alike, tau, context, recipe)
+    groups = group_classes(alike, options.tau, context, recipe)
 
     def heat() -> Tensor:
         return compare_levels(batch.wss, context, uss.scores.shape[-2:], recipe)[0]
 
     wss = rebalance_wss(uss.scores, heat, context, groups, reg=reg, recipe=recipe)
+
+    # 4. The boundary tool and the mask (Eq. 5).
     scores = _finish(wss, uss.present, context, recipe)
-
-    labels = init.clone()
-    probs = scores.new_zeros(batch.base.shape[0], absent, *batch.base.shape[1:]) if keep else None
-    for crop in crops:
-        present = crop.take(uss.present)[:, : crop.classes, None, None]
-        maps = _enlarge(crop.take(scores)[:, : crop.classes] * present, crop, recipe)
-        if boundary is not None:
-            # It gives every channel some probability; a class without a pixel in M_init has none.
-            maps = crop.refine_edges(maps) * present
-        best, winner = _first_best(maps)
-        crop.paste(torch.where(best > 0, winner, crop.cut(crop.take(init))), labels)
-        if probs is not None:
-            crop.paste(maps, probs[:, : crop.classes])
-
-    mask = _to_labels(labels, batch.classes, ignore_index)
+    labels, probs = _decide(scores, uss.present, init, crops, recipe, keep=keep)
+    mask = _to_labels(labels, batch.classes, options.ignore_index)
     if len(rows) < len(batch.tags):
         refined = torch.zeros(len(batch.tags), dtype=torch.bool, device=mask.device)
         refined[rows] = True
         mask = torch.where(refined[:, None, None], mask, batch.base)
+
     if probs is None:
         probs = seed_mask = init_mask = recovered = mask
     else:
-        seed_mask = _to_labels(seed, batch.classes, ignore_index)
+        seed_mask = _to_labels(seed, batch.classes, options.ignore_index)
         init_mask = torch.where(merged, seed_mask, batch.base)
         recovered = (batch.base_pixels == 0) & (batch.classes >= 0) & _has_pixels(mask, batch.classes)
     return RefineSteps(
@@ -528,112 +303,6 @@ def _refine(
     )
 
 
-def _seed(batch: Batch, crops: list[_Crops], absent: int, *, reg: float, recipe: Recipe) -> Tensor:
-    """(B, H, W) local classes of the OT seed (Eq. 2), ``absent`` where no tag is assigned."""
-    seed = torch.full_like(batch.labels, absent)
-    if batch.cams.shape[1] == 0:
-        return seed
-    offset = 0 if batch.background is None else 1
-    valid = torch.arange(batch.cams.shape[1]) < torch.tensor(batch.tags)[:, None]
-    maps = _seed_maps(batch, valid.to(seed.device), reg=reg, recipe=recipe)
-    for crop in crops:
-        if crop.tags == 0:
-            continue
-        tags = _enlarge_cams(crop.take(maps)[:, : crop.tags], batch, crop, recipe)
-        # A pixel that no CAM claims stays unassigned; inside the boundary tool, or its output would sum
-        # to 1 over the tags and leave nothing to the background.
-        unassigned = 1.0 - tags.amax(dim=1, keepdim=True)
-        _, winner = _first_best(crop.refine_edges(torch.cat((tags, unassigned), dim=1)))
-        local = torch.arange(offset, offset + crop.tags + 1, device=seed.device)
-        local[-1] = absent
-        crop.paste(local.index_select(0, winner.flatten()).view_as(winner), seed)
-    return seed
-
-
-def _first_best(maps: Tensor) -> tuple[Tensor, Tensor]:
-    """Maximum over the classes of (b, k, h, w) and the lowest class that has it, both (b, h, w)."""
-    count = maps.shape[1]
-    if maps.device.type != "cpu" or count > 128:
-        return maps.max(dim=1)
-    # On a CPU the indices of max take five times as long: they are worked out pixel by pixel. Here each class
-    # stands for its own number, plus k where it is not the best, in 8 bits.
-    best = maps.amax(dim=1)
-    rank = (maps < best[:, None]).view(torch.uint8).mul_(count)
-    rank += torch.arange(count, dtype=torch.uint8)[:, None, None]
-    return best, rank.amin(dim=1).long()
-
-
-def _merge(seed: Tensor, batch: Batch, absent: int, recipe: Recipe) -> Tensor:
-    """(B, H, W) bool, pixels whose seed overwrites the base mask."""
-    if recipe.merge == "all":
-        return seed < absent
-    pixels = count_labels(seed.flatten(1), absent + 1)[:, :absent]
-    shrunk = F.pad(batch.base_pixels < pixels, (0, 1), value=False)  # where nothing is assigned, nothing does
-    return shrunk.gather(1, seed.flatten(1)).view_as(seed)
-
-
-def _with_background(seed: Tensor, batch: Batch, absent: int) -> Tensor:
-    """The seed of the class averages: where no tag is assigned, the background of the base mask."""
-    if batch.background is None:
-        return seed
-    surely = (seed == absent) & (batch.labels == batch.background)
-    return torch.where(surely, batch.background, seed)
-
-
-def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Tensor:
-    """(B, T, h, w) CAMs of the tags in [0, 1], times the plan (with one tag the plan changes nothing)."""
-    cams = batch.cams.relu()
-    grid = cams.shape[-2:]
-    cells = None
-    if batch.inside is not None:
-        if recipe.geometry == "released":
-            kept = torch.zeros(cams.shape[0], *grid, dtype=torch.bool, device=cams.device)
-            for row, box in enumerate(batch.boxes):
-                x0, y0, x1, y1 = _cell_box(box, batch.base.shape[1:], grid)
-                kept[row, y0:y1, x0:x1] = True
-            cells = kept.flatten(1).float()
-        else:
-            cells = box_mass(batch.inside, grid)
-            cams = cams * (cells > 0).view(-1, 1, *grid)
-    cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(_LEAST_CAM)
-    flat = cams.flatten(2)
-    several = valid.sum(-1) > 1
-    if recipe.plan == "minmax":
-        pixels = torch.ones_like(flat[:, 0], dtype=torch.bool) if cells is None else cells > 0
-        weights = early_stopped_weights(flat, pixels, valid)
-    else:
-        masses = valid / valid.sum(-1, keepdim=True).clamp_min(1)
-        weights = solve(flat, cells, masses, reg=reg, tol=1e-3).shares
-    return cams * torch.where(several[:, None, None], weights, 1.0).view(cams.shape)
-
-
-def _cell_box(box: Box, size: torch.Size, grid: torch.Size) -> Box:
-    """A box in cells of a grid, rounded down on all sides (released code)."""
-    x0, y0, x1, y1 = box
-    return (
-        x0 * grid[1] // size[1],
-        y0 * grid[0] // size[0],
-        x1 * grid[1] // size[1],
-        y1 * grid[0] // size[0],
-    )
-
-
-def _enlarge_cams(maps: Tensor, batch: Batch, crop: _Crops, recipe: Recipe) -> Tensor:
-    if recipe.geometry == "centred":
-        return _enlarge(maps, crop, recipe)
-    parts = []
-    for one, box in zip(maps, crop.boxes):
-        x0, y0, x1, y1 = _cell_box(box, batch.base.shape[1:], maps.shape[-2:])
-        cut = one[None, :, y0 : max(y1, y0 + 1), x0 : max(x1, x0 + 1)]
-        parts.append(F.interpolate(cut, crop.size, mode="nearest"))
-    return torch.cat(parts)
-
-
-def _enlarge(maps: Tensor, crop: _Crops, recipe: Recipe) -> Tensor:
-    """Bring maps (b, k, u, v) of whole images to pixels and cut the boxes."""
-    return crop.cut(resize(maps, crop.full, aligned=recipe.geometry == "released"))
-
-
 def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -> Tensor:
     """Mix M_init in and bring the scores of a pixel to sum 1, as the recipe says."""
     if not recipe.normalise and recipe.prior == 0.0:
@@ -648,6 +317,28 @@ def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -
         known = shares.sum(dim=1, keepdim=True)
         scores = (1.0 - recipe.prior * known) * scores + recipe.prior * shares
     return scores
+
+
+def _decide(
+    scores: Tensor, present: Tensor, init: Tensor, crops: list[Crops], recipe: Recipe, *, keep: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Local classes (B, H, W) after the boundary tool, and on request the maps that they are the best of.
+
+    From scores of cells (B, K, u, v) to probabilities (B, K, H, W). M_init stays where nothing scores.
+    """
+    labels = init.clone()
+    probs = scores.new_zeros(*scores.shape[:2], *init.shape[1:]) if keep else None
+    for crop in crops:
+        shown = crop.take(present)[:, : crop.classes, None, None]
+        maps = enlarge(crop.take(scores)[:, : crop.classes] * shown, crop, recipe)
+        if crop.boundary is not None:
+            # It gives every channel some probability; a class without a pixel in M_init has none.
+            maps = crop.refine_edges(maps) * shown
+        best, winner = first_best(maps)
+        crop.paste(torch.where(best > 0, winner, crop.cut(crop.take(init))), labels)
+        if probs is not None:
+            crop.paste(maps, probs[:, : crop.classes])
+    return labels, probs
 
 
 def _to_labels(local: Tensor, classes: Tensor, ignore_index: int) -> Tensor:

@@ -16,6 +16,7 @@ from scenes import make_scene, multi_hot, stack
 
 import dhr_refine.rebalance
 import dhr_refine.refine
+import dhr_refine.seed
 from dhr_refine import Recipe, RefineSteps, refine_mask, refine_steps
 
 RECIPES = {"default": Recipe(), "paper": Recipe.paper(), "released": Recipe.released()}
@@ -671,14 +672,14 @@ def test_an_unknown_crop_without_any_cam_stays_unknown():
 @every_recipe
 def test_an_empty_box_gives_ignore_at_no_great_cost(recipe, monkeypatch):
     passes = []
-    solve = dhr_refine.refine.solve
+    solve = dhr_refine.seed.solve
 
     def counted(*args, **kwargs):
         result = solve(*args, **kwargs)
         passes.append(int(result.iterations.max()))
         return result
 
-    monkeypatch.setattr(dhr_refine.refine, "solve", counted)
+    monkeypatch.setattr(dhr_refine.seed, "solve", counted)
     monkeypatch.setattr(dhr_refine.rebalance, "solve", counted)
     scenes = [make_scene(s, uss_grid=(8, 14), cam_grid=(10, 14)) for s in range(2)]
     mask = refine_mask(

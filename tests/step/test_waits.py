@@ -55,7 +55,7 @@ def waits(monkeypatch, without_numba):
         finally:
             mode.muted = False
 
-    for module in (dhr_refine.refine, dhr_refine.rebalance):
+    for module in (dhr_refine.seed, dhr_refine.rebalance):
         monkeypatch.setattr(module, "solve", solved)
     return mode
 

@@ -69,6 +69,22 @@ def check_filled(value: Tensor, name: str) -> None:
         raise ValueError(f"{name} is empty, got {describe(value)}: every axis but the batch needs entries")
 
 
+def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
+    """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors."""
+    if isinstance(features, Tensor):
+        check_filled(check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True), name)
+        return [features]
+    if not isinstance(features, Sequence) or len(features) == 0:
+        raise TypeError(
+            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: "
+            "pass at least one map"
+        )
+    for position, level in enumerate(features):
+        part = f"{name}[{position}]"
+        check_filled(check_tensor(level, part, "(B, D, h, w)", ndim=4, floating=True), part)
+    return list(features)
+
+
 def check_magnitude(value: Tensor, name: str) -> None:
     """Raise if a tensor holds NaN, infinity or numbers whose squares overflow float32 (waits once)."""
     if not math.isfinite(float(float32_norm(value))):

@@ -1,0 +1,115 @@
+"""Labels of the base mask: which of them classes can have, how many pixels each has, local class numbers."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..pooling import count_labels
+from .tags import Background, Tags
+
+
+class MaskLabels(NamedTuple):
+    """A base mask looked up in a table of the labels ``0 .. limit - 1``."""
+
+    slots: Tensor  # (B, H, W) where each pixel is counted and looked up: at its label, else from limit on
+    pixels: Tensor  # (B, limit) pixels of each label, 0 for ignore_index
+    counts: np.ndarray  # the same on the host
+
+    @property
+    def limit(self) -> int:
+        """Labels in the table."""
+        return self.pixels.shape[1]
+
+    def of_classes(self, ids: list[list[int]]) -> Tensor:
+        """(B, K) pixels of the classes of each image."""
+        index = pad(ids, self.pixels.device, width=width_of(ids))
+        return torch.take_along_dim(self.pixels, index.clamp_min(0), dim=1).masked_fill(index < 0, 0.0)
+
+    def localise(self, ids: list[list[int]]) -> Tensor:
+        """(B, H, W) base mask in local class numbers; labels that are no class of their image become K."""
+        classes = width_of(ids)
+        lookup = np.full((len(ids), self.limit + 2), classes, dtype=np.int64)
+        for image, own in enumerate(ids):
+            lookup[image, own] = np.arange(len(own))
+        table = torch.from_numpy(lookup).to(self.slots.device)
+        return table.gather(1, self.slots.flatten(1)).view(self.slots.shape)
+
+
+def read_labels(base: Tensor, limit: int, ignore_index: int) -> MaskLabels:
+    """Count the labels of base masks (B, H, W); raise on one that no class can have (waits once)."""
+    # Slot ``limit`` is for labels that no class can have, the next for an ignore_index that is none either.
+    slots = base.clamp(-1, limit)
+    slots.masked_fill_(slots < 0, limit)
+    if not 0 <= ignore_index < limit:
+        slots.masked_fill_(base == ignore_index, limit + 1)
+    table = count_labels(slots.flatten(1), limit + 2)
+    if 0 <= ignore_index < limit:
+        table[:, ignore_index] = 0.0
+    counts = table[:, : limit + 1].cpu().numpy()
+    if bool(counts[:, -1].any()):
+        strange = base[(base != ignore_index) & ((base < 0) | (base >= limit))][0]
+        raise ValueError(
+            f"masks holds the label {int(strange)}, which no class has and is not ignore_index "
+            f"{ignore_index}: set ignore_index, or renumber the classes"
+        )
+    return MaskLabels(slots, table[:, :limit], counts[:, :limit])
+
+
+def check_labels(counts: np.ndarray, tags: Tags, background: Background, ignore_index: int) -> None:
+    """Raise if a mask carries a label beyond the classes of the data set, where their number is known."""
+    if tags.foreground is None:
+        return
+    allowed = tags.foreground + (0 if background == "none" else 1)
+    wrong = np.flatnonzero(counts[:, allowed:].sum(0))
+    if wrong.size:
+        raise ValueError(
+            f"masks holds the label {allowed + int(wrong[0])} but there are {tags.foreground} foreground "
+            f"classes with background {background!r} (labels 0..{allowed - 1}, ignore {ignore_index}): check "
+            "background and ignore_index, or pass the CAMs of all classes"
+        )
+
+
+def check_ignored(tags: Tags, background: Background, ignore_index: int) -> None:
+    """Raise if ``ignore_index`` is the label of a class that takes part."""
+    used = {label for own in tags.labels(background) for label in own}
+    if background == "first":
+        used.add(0)
+    elif background == "last" and tags.foreground is not None:
+        used.add(tags.foreground)
+    if ignore_index in used:
+        raise ValueError(
+            f"ignore_index {ignore_index} is the label of a class (background {background!r}, tags start at "
+            f"{tags.offset(background)}): pass a label that no class has, -1 say"
+        )
+
+
+def choose_classes(
+    tags: Tags, labels: MaskLabels, background: Background, *, all_labels: bool
+) -> list[list[int]]:
+    """Mask labels of each image's classes: the background, the tags, and on request what the mask has."""
+    background_id = {"first": 0, "last": tags.foreground, "none": None}[background]
+    ids = []
+    for image, own in enumerate(tags.labels(background)):
+        if background_id is not None:
+            own = [background_id, *own]
+        if all_labels:
+            own += [label for label in np.flatnonzero(labels.counts[image]).tolist() if label not in own]
+        ids.append(own)
+    return ids
+
+
+def width_of(ids: list[list[int]]) -> int:
+    """K: at least one class, so that images without any need no case of their own."""
+    return max((len(own) for own in ids), default=1) or 1
+
+
+def pad(rows: list[list[int]], device: torch.device, *, width: int | None = None) -> Tensor:
+    """Lists of numbers as rows of one tensor, int64, behind them -1."""
+    if width is None:
+        width = max((len(row) for row in rows), default=0)
+    padded = [row + [-1] * (width - len(row)) for row in rows]
+    return torch.tensor(padded, dtype=torch.long, device=device).reshape(len(rows), width)

@@ -1,0 +1,67 @@
+"""The options of a call of refine_mask, checked once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from ..checks import check_choice, check_ignore_index, check_range, describe
+from ..recipe import Recipe
+from ..transport.solver import check_reg
+from .boxes import BoxFormat
+from .tags import Background
+
+Boundary = Literal["crf", "pamr"] | Callable[[Tensor | None, Tensor], Tensor] | None
+
+
+class Options(NamedTuple):
+    """Keyword arguments of refine_mask other than tags and boxes."""
+
+    box_format: BoxFormat | None
+    background: Background
+    ignore_index: int
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    tau: float
+    reg: float
+    boundary: Boundary
+    recipe: Recipe
+
+    @property
+    def all_labels(self) -> bool:
+        """Whether every label of the base mask takes part besides the tags and the background."""
+        return self.recipe.classes == "mask"
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether the boundary tool cannot do without images."""
+        return self.boundary in ("crf", "pamr")
+
+
+def read_options(
+    *,
+    box_format: BoxFormat | None,
+    background: Background,
+    ignore_index: int,
+    mean: Sequence[float] | None,
+    std: Sequence[float] | None,
+    tau: float,
+    reg: float,
+    boundary: Boundary,
+    recipe: Recipe | None,
+) -> Options:
+    """Check every option that can be checked without the tensors."""
+    recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
+    check_range(tau, "tau", -1.0, 1.0)
+    check_reg(reg)
+    check_ignore_index(ignore_index)
+    if not (boundary is None or boundary in ("crf", "pamr") or callable(boundary)):
+        raise ValueError(
+            f"boundary must be 'crf', 'pamr', None or a callable, got {boundary!r}: pass one of them"
+        )
+    check_choice(background, "background", ("first", "last", "none"))
+    return Options(box_format, background, ignore_index, mean, std, tau, reg, boundary, recipe)
