@@ -23,7 +23,7 @@ from torch import Tensor
 from ..checks import check_count, check_finite, check_ignore_index, check_positive, check_range, describe
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, read_images
 from ..metrics import image_counts, image_scores
-from ..metrics.scores import Mask, read_mask
+from ..metrics.masks import Mask, read_mask
 from ..refine import RefineSteps
 
 if TYPE_CHECKING:

@@ -1,0 +1,305 @@
+"""Figures of a data set: a row per image whose sum over images holds every numerator and denominator.
+
+That makes them streamable (:class:`MaskScores`), and a bootstrap over images one matrix product
+(:func:`scores_of` with ``weights``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..checks import describe
+from .counts import ImageCounts, check_classes, check_counts, count_pixels, image_counts
+from .masks import Mask
+from .per_image import Background, check_options, image_scores, mean, ratio
+
+
+class Scores(NamedTuple):
+    """Figures of a data set as fractions, NaN where there is nothing to divide by; see :class:`MaskScores`.
+
+    Floats, and an array per class; with ``weights`` of shape (R, N) all have a leading axis R.
+    """
+
+    miou: Any
+    """Mean of ``iou`` over the classes of the ground truth."""
+    iou: Any
+    """(C,) TP / (P + T - TP) of each class, NaN for a class that the ground truth does not have."""
+    mfpr: Any
+    """Mean of (P - TP) / (P + T - TP) over the same classes: the mean false positive rate."""
+    mfnr: Any
+    """Mean of (T - TP) / (P + T - TP) over the same classes: the mean false negative rate."""
+    per_image_miou: Any
+    """Mean over images of the mean IoU over the classes of the image's ground truth."""
+    vanishing: Any
+    """Share of image-tag pairs with less than ``vanish_share`` of their true pixels found."""
+    vanished: Any
+    """Share of image-tag pairs with no true pixel found."""
+    recovery: Any
+    """Share of the pairs vanishing in the base mask that are not in the prediction; NaN without a base."""
+    images: Any
+    """Images with a labelled pixel."""
+    pairs: Any
+    """Image-tag pairs: foreground classes present in an image's ground truth."""
+    base_vanishing: Any
+    """Pairs that vanish in the base mask, of which ``recovery`` is a share."""
+
+
+class MaskScores:
+    """Scores of masks against ground truth over a data set, one batch at a time, in constant memory.
+
+    Parameters
+    ----------
+    num_classes : int
+        Number of mask labels 0 to ``num_classes`` - 1, the background's included.
+    ignore_index : int
+        Pixels with this label in the ground truth are left out. In a prediction it is no class: a miss.
+    vanish_share : float
+        A class present in an image's ground truth is vanishing there if less than this share of its
+        true pixels is found, in (0, 1]. 0.1 is our choice.
+    background : {"first", "last", "none"}
+        Which label is the background (0, the last, none), which is no tag and cannot vanish.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A number out of range, ``ignore_index`` that is a class, a background that does not exist.
+
+    Notes
+    -----
+    Sums of pixels run over the whole data set before anything is divided, as is usual for mIoU. A class
+    without a true pixel has no IoU and is left out of all means; pixels wrongly predicted as it still count
+    against the class that they belong to, as missed. The mean over images takes the classes of each image's
+    own ground truth, and images without a labelled pixel are left out of it. "Found" means labelled with
+    the right class at the right pixel: a class predicted only elsewhere in the image has vanished.
+
+    References
+    ----------
+    mFPR and mFNR: Wang et al., Self-supervised Equivariant Attention Mechanism for Weakly Supervised
+    Semantic Segmentation, CVPR 2020. Vanishing classes: Jo et al., DHR, ECCV 2024, section 1.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine.metrics import MaskScores
+    >>> target = torch.tensor([[0, 0, 1, 1], [2, 2, 2, 255]])
+    >>> base = torch.tensor([[0, 0, 1, 1], [0, 1, 1, 1]])  # class 2 vanished
+    >>> refined = torch.tensor([[0, 0, 1, 1], [2, 2, 1, 1]])
+    >>> scores = MaskScores(num_classes=3)
+    >>> scores.update(refined, target, base=base)
+    >>> result = scores.compute()
+    >>> [round(float(x), 3) for x in result.iou], round(result.miou, 3)
+    ([1.0, 0.667, 0.667], 0.778)
+    >>> result.vanishing, result.recovery, result.pairs
+    (0.0, 1.0, 2)
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        *,
+        ignore_index: int = 255,
+        vanish_share: float = 0.1,
+        background: Background = "first",
+    ):
+        """Check the options and start from nothing counted."""
+        check_classes(num_classes, ignore_index)
+        check_options(vanish_share, background)
+        self.num_classes = int(num_classes)
+        self.ignore_index = int(ignore_index)
+        self.vanish_share = float(vanish_share)
+        self.background: Background = background
+        self._totals = np.zeros(_width(self.num_classes))
+
+    def update(self, pred: Mask, target: Mask, *, base: Mask | None = None) -> None:
+        """Add a batch of images (waits for the device).
+
+        Parameters
+        ----------
+        pred : Tensor or ndarray, (B, H, W) or (H, W), integer
+            Predicted labels; ``ignore_index`` is a miss.
+        target : Tensor or ndarray, as ``pred``
+            Ground truth; ``ignore_index`` is left out.
+        base : Tensor or ndarray, as ``pred``, optional
+            The mask that ``pred`` was refined from: the recovery rate is taken over images with one.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Masks that are not integer, of different shape or device, or with labels that are no class.
+        """
+        options = {"num_classes": self.num_classes, "ignore_index": self.ignore_index}
+        counts = image_counts(pred, target, **options)
+        before = None if base is None else count_pixels(base, target, "base", **options)
+        rows = _rows(counts, before, self.vanish_share, self.background)
+        self._totals += rows.sum(axis=0)
+
+    def merge(self, other: MaskScores) -> None:
+        """Add what another process or shard has counted; ``other`` stays as it is.
+
+        Raises
+        ------
+        TypeError, ValueError
+            ``other`` is something else, or was made with other arguments.
+        """
+        if not isinstance(other, MaskScores):
+            raise TypeError(f"other must be a MaskScores, got {describe(other)}: merge scores with scores")
+        for name in ("num_classes", "ignore_index", "vanish_share", "background"):
+            mine, theirs = getattr(self, name), getattr(other, name)
+            if mine != theirs:
+                raise ValueError(
+                    f"other was made with {name}={theirs!r} but this one with {mine!r}: "
+                    "merge scores made with the same arguments"
+                )
+        self._totals += other._totals
+
+    def compute(self, *, labels: Sequence[int] | None = None) -> Scores:
+        """The figures so far.
+
+        Parameters
+        ----------
+        labels : sequence of int, optional
+            Restrict the means ``miou``, ``mfpr`` and ``mfnr`` to these labels. Nothing else changes.
+
+        Returns
+        -------
+        Scores
+
+        Raises
+        ------
+        ValueError
+            A label that is no class.
+        """
+        return _finish(self._totals, self.num_classes, _read_labels(labels, self.num_classes))
+
+    def __repr__(self) -> str:
+        """Name the size of what was counted."""
+        images = int(self._totals[3 * self.num_classes + 1])
+        return f"MaskScores(num_classes={self.num_classes}, images={images})"
+
+
+def scores_of(
+    counts: ImageCounts,
+    *,
+    base: ImageCounts | None = None,
+    vanish_share: float = 0.1,
+    background: Background = "first",
+    labels: Sequence[int] | None = None,
+    weights: np.ndarray | None = None,
+) -> Scores:
+    """The figures of :class:`MaskScores` from per-image counts, for a data set or for resamples of it.
+
+    Parameters
+    ----------
+    counts, base : ImageCounts
+        Of the prediction and, for the recovery rate, of the base masks of the same N images.
+    vanish_share, background, labels
+        As in :class:`MaskScores` and :meth:`MaskScores.compute`.
+    weights : ndarray, (R, N), optional
+        How often each image counts in each of R resamples. Two predictions scored with the same weights
+        make a paired bootstrap over images.
+
+    Returns
+    -------
+    Scores
+        With a leading axis R where ``weights`` are given.
+
+    Raises
+    ------
+    ValueError
+        An option out of range, or arrays that do not fit each other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dhr_refine.metrics import image_counts, scores_of
+    >>> target = np.array([[[0, 0, 1, 1]], [[0, 0, 0, 1]]])
+    >>> counts = image_counts(np.zeros_like(target), target, num_classes=2)
+    >>> scores_of(counts, weights=np.array([[1, 1], [2, 0]])).miou.tolist()
+    [0.3125, 0.25]
+    """
+    check_options(vanish_share, background)
+    check_counts(counts, "counts")
+    count, num_classes = counts.true.shape
+    if base is not None:
+        check_counts(base, "base")
+        if base.true.shape != counts.true.shape or (base.true != counts.true).any():
+            raise ValueError("base was not counted on the ground truth of counts: count the same images")
+    rows = _rows(counts, base, vanish_share, background)
+    if weights is None:
+        totals = rows.sum(axis=0)
+    elif weights.ndim == 2 and weights.shape[1] == count:
+        totals = weights.astype(np.float64) @ rows
+    else:
+        raise ValueError(
+            f"weights must have shape (R, {count}), one column per image, got {describe(weights)}: "
+            "draw them with rng.multinomial"
+        )
+    return _finish(totals, num_classes, _read_labels(labels, num_classes))
+
+
+def _width(num_classes: int) -> int:
+    """Columns of a row: three counts of each class, then seven figures of the image (see :func:`_rows`)."""
+    return 3 * num_classes + 7
+
+
+def _rows(
+    counts: ImageCounts, base: ImageCounts | None, vanish_share: float, background: Background
+) -> np.ndarray:
+    """(N, 3 C + 7) float64, exact for whole numbers up to 2 ** 53."""
+    scores = image_scores(counts, vanish_share=vanish_share, background=background)
+    labelled = np.isfinite(scores.miou)
+    lost = np.zeros_like(scores.pairs)
+    if base is not None:
+        lost = image_scores(base, vanish_share=vanish_share, background=background).vanishing
+    columns = (
+        np.where(labelled, scores.miou, 0.0),
+        labelled,
+        scores.pairs.sum(1),
+        scores.vanishing.sum(1),
+        scores.vanished.sum(1),
+        lost.sum(1),
+        (lost & ~scores.vanishing).sum(1),
+    )
+    return np.concatenate((*counts, np.stack(columns, axis=1)), axis=1, dtype=np.float64)
+
+
+def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray) -> Scores:
+    """Divide sums (..., 3 C + 7)."""
+    found, predicted, true = (totals[..., i * num_classes : (i + 1) * num_classes] for i in range(3))
+    image_miou, images, pairs, vanishing, vanished, lost, recovered = np.moveaxis(
+        totals[..., 3 * num_classes :], -1, 0
+    )
+    union = np.where(true > 0, predicted + true - found, 0.0)
+    iou = ratio(found, union)
+    taken = (true > 0) & chosen
+    scores = Scores(
+        miou=mean(iou, taken),
+        iou=iou,
+        mfpr=mean(ratio(predicted - found, union), taken),
+        mfnr=mean(ratio(true - found, union), taken),
+        per_image_miou=ratio(image_miou, images),
+        vanishing=ratio(vanishing, pairs),
+        vanished=ratio(vanished, pairs),
+        recovery=ratio(recovered, lost),
+        images=images,
+        pairs=pairs,
+        base_vanishing=lost,
+    )
+    if totals.ndim > 1:
+        return scores
+    plain = {name: float(getattr(scores, name)) for name in Scores._fields if name != "iou"}
+    plain |= {name: int(plain[name]) for name in ("images", "pairs", "base_vanishing")}
+    return Scores(iou=iou, **plain)
+
+
+def _read_labels(labels: Sequence[int] | None, num_classes: int) -> np.ndarray:
+    """(C,) bool, the classes that the means are taken over."""
+    chosen = np.full(num_classes, labels is None)
+    for label in () if labels is None else labels:
+        if not 0 <= label < num_classes:
+            raise ValueError(f"labels holds {label}, but labels go from 0 to {num_classes - 1}: drop it")
+        chosen[label] = True
+    return chosen
