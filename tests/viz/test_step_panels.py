@@ -1,0 +1,183 @@
+"""show_steps: every step, its scores, the legend, and what it marks."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+from matplotlib.colors import to_hex
+from scenes import make_scene
+from shown import NAMES, assert_nothing_overlaps, legend, picture, refine, titles
+
+from dhr_refine import RefineSteps, refine_steps, viz
+from dhr_refine.viz.overlays import overlay_scores
+
+
+def test_show_steps_draws_every_step(scene, steps):
+    steps = replace(steps, wss=steps.wss.flip(-1))  # no group here: the two steps' scores are equal
+    kept = [getattr(steps, field.name).clone() for field in fields(RefineSteps)]
+    cams = {tag + 1: scene.cams[tag] for tag in scene.tags}
+    figure = viz.show_steps(
+        steps, scene.image, cams=cams, base=scene.mask, target=scene.truth, names=NAMES, title="t", note="n"
+    )
+    plain = [title.split(",")[0] for title in titles(figure)]
+    assert plain == [
+        *("Image", "Ground truth", "CAM: three", "CAM: seven", "Base mask"),
+        *("OT seed", "M_init", "After USS", "After WSS", "Final mask"),
+    ]
+    assert (picture(figure, 0) == scene.image.permute(1, 2, 0).numpy()).all()
+    for place, mask in (
+        (1, scene.truth),
+        (4, scene.mask),
+        (5, steps.seed),
+        (6, steps.init_mask),
+        (9, steps.mask),
+    ):
+        assert (picture(figure, place) == viz.overlay_mask(scene.image, mask)).all()
+    assert (picture(figure, 3) == viz.overlay_cam(scene.image, scene.cams[6])).all()
+    pixels = scene.image.permute(1, 2, 0).numpy()
+    for place, scores in ((7, steps.uss), (8, steps.wss)):
+        wanted = overlay_scores(pixels, scores, steps.classes, viz.palette(255))
+        assert (picture(figure, place) == wanted).all()
+    assert [text.get_text() for text in figure.texts] == ["t", "n"]
+    assert figure.bbox.width == 1600
+    for value, field in zip(kept, fields(RefineSteps)):
+        assert torch.equal(value, getattr(steps, field.name))
+
+
+def test_show_steps_scores_masks_where_there_is_ground_truth(scene, steps):
+    figure = viz.show_steps(steps, scene.image, base=scene.mask, target=scene.truth, names=NAMES)
+
+    def miou(mask):
+        ious = []
+        for label in scene.truth.unique():
+            p, t = mask == label, scene.truth == label
+            ious.append(float((p & t).sum() / (p | t).sum()))
+        return 100 * sum(ious) / len(ious)
+
+    shown = dict(title.split(", mIoU ") for title in titles(figure) if "mIoU" in title)
+    assert list(shown) == ["Base mask", "M_init", "Final mask"]
+    for name, mask in (("Base mask", scene.mask), ("M_init", steps.init_mask), ("Final mask", steps.mask)):
+        assert shown[name] == f"{miou(mask):.1f}"
+
+
+def test_legend_names_and_colours_the_classes_and_marks_what_came_back(scene, steps):
+    assert steps.recovered.tolist() == [False, False, True]
+    figure = viz.show_steps(steps, scene.image, base=scene.mask, names=NAMES)
+    assert legend(figure) == ["background", "three", "seven ★ recovered", "unassigned"]
+    patches = figure.legends[0].get_patches()
+    wanted = ["#{:02x}{:02x}{:02x}".format(*viz.palette(21)[label]) for label in (0, 3, 7)]
+    assert [to_hex(patch.get_facecolor()) for patch in patches[:3]] == wanted
+    assert patches[3].get_hatch()
+    (star,) = figure.axes[-1].texts
+    assert star.get_text() in ("★ seven", "seven ★")
+    x, y = star.xy
+    assert steps.mask[y, x] == 7
+
+    own = viz.show_steps(steps, scene.image, names={3: "dog"}, lost={3, 7}, recovered=())
+    assert legend(own) == ["class 0", "dog (lost)", "class 7 (lost)", "unassigned"]
+    assert not own.axes[-1].texts
+    gone = RefineSteps(
+        **{f.name: getattr(steps, f.name) for f in fields(RefineSteps)} | {"mask": steps.mask * 0}
+    )
+    absent = viz.show_steps(gone, scene.image)  # a star needs a pixel
+    assert legend(absent) == ["class 0", "class 3 (lost)", "class 7 ★ recovered", "unassigned"]
+    assert not absent.axes[-1].texts
+    target = viz.show_steps(gone, scene.image, target=torch.full_like(scene.truth, 5))
+    assert legend(target)[2:] == ["class 5", "class 7 ★ recovered", "unassigned or ignored"]
+
+
+@pytest.mark.parametrize(("left", "text"), [(0, "★ seven"), (46, "seven ★")])
+def test_the_star_stays_in_the_picture_and_a_full_seed_needs_no_hatch(scene, steps, left, text):
+    mask = torch.zeros_like(steps.mask)
+    mask[10:30, left : left + 10] = 7
+    parts = {field.name: getattr(steps, field.name) for field in fields(RefineSteps)}
+    full = RefineSteps(**parts | {"mask": mask, "seed": mask, "init_mask": mask})
+    figure = viz.show_steps(full, scene.image, names=NAMES)
+    (star,) = figure.axes[-1].texts
+    assert star.get_text() == text
+    assert star.get_horizontalalignment() == ("right" if left else "left")
+    assert legend(figure) == ["background", "three (lost)", "seven ★ recovered"]
+
+
+@pytest.mark.parametrize(("classes", "size"), [(1, (40, 60)), (3, (60, 40)), (8, (40, 60))])
+def test_no_text_of_the_steps_overlaps(classes, size):
+    scene = make_scene(1, size=size, tags=tuple(range(classes)))
+    names = ["background", *(f"a rather long class name {i}" for i in range(classes))]
+    cams = {tag + 1: scene.cams[tag] for tag in scene.tags}
+    for options in (
+        {},
+        {"cams": cams, "base": scene.mask, "target": scene.truth, "title": "photo", "note": "x"},
+    ):
+        figure = viz.show_steps(refine(scene), scene.image, names=names, lost={1}, recovered=(), **options)
+        assert legend(figure)[1] == f"{names[1]} (lost)"
+        assert_nothing_overlaps(figure)
+
+
+def test_steps_of_batches_and_lists_need_an_index():
+    scenes = [make_scene(0, lost=(6,)), make_scene(1, tags=(1, 3, 4))]
+    columns = [[getattr(one, name) for one in scenes] for name in ("cams", "mask", "uss", "wss", "image")]
+    labels = [one.tags for one in scenes]
+    listed = refine_steps(*columns, labels=labels, boundary=None)
+    cams, masks, uss, _, images = columns
+    wss = [torch.stack(level) for level in zip(*columns[3])]
+    multi_hot = torch.zeros(2, 8)
+    for row, tags in zip(multi_hot, labels):
+        row[tags] = 1
+    batch = refine_steps(
+        *map(torch.stack, (cams, masks, uss)), wss, torch.stack(images), labels=multi_hot, boundary=None
+    )
+    for steps in (listed, batch):
+        for index, one in enumerate(scenes):
+            found = viz.show_steps(steps, one.image, base=one.mask, names=NAMES, index=index)
+            alone = viz.show_steps(refine(one), one.image, base=one.mask, names=NAMES)
+            assert legend(found) == legend(alone)
+            assert titles(found) == titles(alone)
+            assert (picture(found, -1) == picture(alone, -1)).all()
+            matrix = viz.show_similarity(steps, 0.8, NAMES, index=index)
+            ticks = [text.get_text() for text in matrix.axes[0].get_xticklabels()]
+            assert ticks == ["background", *(NAMES[tag + 1] for tag in one.tags)]
+        with pytest.raises(ValueError, match="steps hold 2 images: pass index"):
+            viz.show_steps(steps, scenes[0].image)
+        with pytest.raises(ValueError, match="index must be below 2, the images in steps, got 2"):
+            viz.show_similarity(steps, index=2)
+        with pytest.raises(TypeError, match="index must be an int"):
+            viz.show_similarity(steps, index=True)
+    alone = refine_steps(
+        cams[0][None], masks[0][None], uss[0][None], wss[0][:1], labels=multi_hot[:1], boundary=None
+    )
+    assert "seven ★ recovered" in legend(viz.show_steps(alone, images[0], names=NAMES))  # a batch of one
+
+
+def test_show_steps_without_classes():
+    mask = torch.full((8, 8), 255)
+    features = torch.rand(3, 4, 4)
+    steps = refine_steps(features, mask, features, features, labels=[], boundary=None, background="none")
+    figure = viz.show_steps(steps, torch.full((3, 8, 8), 90, dtype=torch.uint8))
+    assert legend(figure) == ["unassigned"]
+    assert (picture(figure, 3) == 90).all()
+    with pytest.raises(ValueError, match="an image without classes"):
+        viz.show_similarity(steps)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "text"),
+    [
+        ({"base": torch.zeros(3, 3).long()}, ValueError, r"base has size \(3, 3\), not \(40, 56\)"),
+        ({"target": torch.zeros(3, 3).long()}, ValueError, r"target has size \(3, 3\), not"),
+        ({"names": ["background"]}, ValueError, "names has 1 entries but label 3 is shown"),
+        ({"cams": {1: torch.zeros(2, 3, 3)}}, ValueError, "cam must have shape"),
+        ({"index": 1}, ValueError, "index must be below 1"),
+    ],
+)
+def test_show_steps_names_what_is_wrong(scene, steps, options, error, text):
+    with pytest.raises(error, match=text):
+        viz.show_steps(steps, scene.image, **options)
+
+
+def test_show_steps_wants_steps(scene):
+    with pytest.raises(TypeError, match="steps must be a RefineSteps, got a torch"):
+        viz.show_steps(scene.mask, scene.image)
+    with pytest.raises(ValueError, match=r"image has size \(41, 56\) but the mask has \(40, 56\)"):
+        viz.show_steps(refine(scene), torch.zeros(3, 41, 56))
