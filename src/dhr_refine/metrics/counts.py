@@ -43,7 +43,7 @@ def image_counts(pred: Mask, target: Mask, *, num_classes: int, ignore_index: in
     Raises
     ------
     ValueError, TypeError
-        As :meth:`MaskScores.update`.
+        No class, an ``ignore_index`` that is one; masks as for :meth:`MaskScores.update`.
 
     Examples
     --------

@@ -20,7 +20,8 @@ from .per_image import Background, check_options, image_scores, mean, ratio
 class Scores(NamedTuple):
     """Figures of a data set as fractions, NaN where there is nothing to divide by; see :class:`MaskScores`.
 
-    Floats, and an array per class; with ``weights`` of shape (R, N) all have a leading axis R.
+    Floats, ints where things are counted, and an array per class; with ``weights`` of shape (R, N) all are
+    float64 arrays with a leading axis R.
     """
 
     miou: Any
@@ -129,6 +130,16 @@ class MaskScores:
         ------
         ValueError, TypeError
             Masks that are not integer, of different shape or device, or with labels that are no class.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from dhr_refine.metrics import MaskScores
+        >>> scores = MaskScores(num_classes=2)
+        >>> for _ in range(3):
+        ...     scores.update(torch.zeros(4, 8, 8, dtype=torch.long), torch.ones(4, 8, 8, dtype=torch.long))
+        >>> scores
+        MaskScores(num_classes=2, images=12)
         """
         options = {"num_classes": self.num_classes, "ignore_index": self.ignore_index}
         counts = image_counts(pred, target, **options)
@@ -139,10 +150,26 @@ class MaskScores:
     def merge(self, other: MaskScores) -> None:
         """Add what another process or shard has counted; ``other`` stays as it is.
 
+        Parameters
+        ----------
+        other : MaskScores
+            Made with the same arguments.
+
         Raises
         ------
         TypeError, ValueError
             ``other`` is something else, or was made with other arguments.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dhr_refine.metrics import MaskScores
+        >>> shards = MaskScores(num_classes=2), MaskScores(num_classes=2)
+        >>> for scores in shards:
+        ...     scores.update(np.array([[0, 1]]), np.array([[1, 1]]))
+        >>> shards[0].merge(shards[1])
+        >>> shards
+        (MaskScores(num_classes=2, images=2), MaskScores(num_classes=2, images=1))
         """
         if not isinstance(other, MaskScores):
             raise TypeError(f"other must be a MaskScores, got {describe(other)}: merge scores with scores")
@@ -171,6 +198,15 @@ class MaskScores:
         ------
         ValueError
             A label that is no class.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from dhr_refine.metrics import MaskScores
+        >>> scores = MaskScores(num_classes=2)
+        >>> scores.update(np.array([[0, 0, 1, 1]]), np.array([[0, 0, 0, 1]]))
+        >>> scores.compute(labels=[1]).miou  # the mean over class 1 alone
+        0.5
         """
         return _finish(self._totals, self.num_classes, _read_labels(labels, self.num_classes))
 
@@ -208,8 +244,8 @@ def scores_of(
 
     Raises
     ------
-    ValueError
-        An option out of range, or arrays that do not fit each other.
+    ValueError, TypeError
+        An option out of range, a label that is no class, or arrays that do not fit each other.
 
     Examples
     --------

@@ -43,7 +43,7 @@ def image_scores(
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         An option out of range, or arrays that do not fit each other.
 
     Examples

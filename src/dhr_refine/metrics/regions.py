@@ -52,7 +52,7 @@ def inter_class_share(
     Raises
     ------
     ValueError, TypeError
-        Masks that are not integer or have other axes, a negative ``reach``.
+        Masks that are not integer or have other axes, a negative ``reach``, a background that is a word.
 
     Examples
     --------

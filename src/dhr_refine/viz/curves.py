@@ -44,9 +44,9 @@ def show_tau(
 
     Raises
     ------
-    ValueError
-        Curves of another length than ``taus``, values of tau that do not increase, errors of a curve that
-        does not exist.
+    ValueError, TypeError
+        Curves of another length than ``taus`` or without numbers, values of tau that do not increase, errors
+        of a curve that does not exist.
     ImportError
         If matplotlib is not installed.
 

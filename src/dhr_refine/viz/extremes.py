@@ -61,7 +61,7 @@ def show_extremes(
     ------
     ValueError, TypeError
         Sequences of different lengths, masks that are none or do not fit, fewer than two images with a
-        labelled pixel.
+        labelled pixel, a label without a name, a ``count`` below 1.
     ImportError
         If matplotlib is not installed.
 

@@ -43,7 +43,7 @@ def show_similarity(
     ------
     ValueError, TypeError
         Steps of several images without ``index``, or of an image without classes; a tau that cannot have
-        made their groups.
+        made their groups; a label without a name.
     ImportError
         If matplotlib is not installed.
 

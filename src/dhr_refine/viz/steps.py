@@ -75,7 +75,8 @@ def show_steps(
     Raises
     ------
     ValueError, TypeError
-        Steps of several images without ``index``; maps that do not fit them.
+        Steps of several images without ``index``; maps that do not fit them; a label without a
+        colour or a name.
     ImportError
         If matplotlib is not installed.
 
