@@ -46,6 +46,27 @@ def test_show_steps_draws_every_step(scene, steps):
         assert torch.equal(value, getattr(steps, field.name))
 
 
+def test_few_panels_fill_two_rows_and_more_stand_below_the_inputs(scene, steps):
+    def rows(figure):
+        found = {}
+        for axes in figure.axes:
+            found.setdefault(round(axes.get_position().y0, 6), []).append(axes.get_title().split(",")[0])
+        return list(found.values())
+
+    few = viz.show_steps(steps, scene.image, base=scene.mask, target=scene.truth)
+    assert rows(few) == [
+        ["Image", "Ground truth", "Base mask", "OT seed"],
+        ["M_init", "After USS", "After WSS", "Final mask"],
+    ]
+    cams = {label: scene.cams[label - 1] for label in range(1, 7)}
+    many = viz.show_steps(steps, scene.image, cams=cams, base=scene.mask)
+    assert rows(many) == [
+        ["Image", *(f"CAM: class {label}" for label in range(1, 4))],
+        [*(f"CAM: class {label}" for label in range(4, 7)), "Base mask"],
+        ["OT seed", "M_init", "After USS", "After WSS", "Final mask"],
+    ]
+
+
 def test_show_steps_scores_masks_where_there_is_ground_truth(scene, steps):
     figure = viz.show_steps(steps, scene.image, base=scene.mask, target=scene.truth, names=NAMES)
 
