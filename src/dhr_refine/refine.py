@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 import torch
@@ -36,7 +35,7 @@ from .rebalance import (
 )
 from .recipe import Recipe
 from .seed import find_seed, merged_pixels, with_background
-from .steps import RefineSteps, pick
+from .steps import RefineSteps, join, pick
 
 
 def refine_mask(
@@ -225,20 +224,15 @@ mean, std, tau, reg, boundary, recipe
 def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
     """Every group of images of one size goes through the step; results in the structure of the call."""
     groups, structure = read_groups(request)
-    results: list[RefineSteps | None] = [None] * sum(len(where) for where, _ in groups)
+    results: dict[int, RefineSteps] = {}
     for where, group in groups:
         batch = read_batch(group, options)
         with torch.no_grad(), torch.autocast(device_type=batch.base.device.type, enabled=False):
             steps = _refine_batch(batch, options, keep=keep)
         if structure == "batch":
             return steps
-        for row, position in enumerate(where):
-            results[position] = pick(steps, row, batch.counts[row])
-    if structure == "single":
-        assert results[0] is not None
-        return results[0]
-    names = [field.name for field in fields(RefineSteps)]
-    return RefineSteps(**{name: [getattr(result, name) for result in results] for name in names})
+        results |= {position: pick(steps, row, batch.counts[row]) for row, position in enumerate(where)}
+    return results[0] if structure == "single" else join([results[i] for i in range(len(results))])
 
 
 def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:

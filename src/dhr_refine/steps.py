@@ -45,7 +45,7 @@ class RefineSteps:
 
     def __repr__(self) -> str:
         """Say what the images hold, not the numbers."""
-        images = self._images()
+        images = split(self)
         single = any(one is self for one in images)
         sizes = _enumerate([*dict.fromkeys(_size(one.mask) for one in images)])
         classes = _enumerate([str(one.classes.tolist()) for one in images])
@@ -57,7 +57,7 @@ class RefineSteps:
 
     def _repr_html_(self) -> str:
         """One small table per image, for notebooks."""
-        images = self._images()
+        images = split(self)
         head = "".join(f"<th>{name}</th>" for name in ("class", "M_init", "result", "", "alike to"))
         tables = []
         for i, one in enumerate(images[:_SHOWN_IMAGES]):
@@ -76,17 +76,24 @@ class RefineSteps:
             tables.append(f"<p>and {len(images) - len(tables)} more images</p>")
         return "<div>" + "".join(tables) + "</div>" if tables else "<p>RefineSteps of no images</p>"
 
-    def _images(self) -> list[RefineSteps]:
-        """The steps of each image, without batch axis and padding."""
-        if isinstance(self.classes, list):
-            names = [field.name for field in fields(self)]
-            return [
-                RefineSteps(**{name: getattr(self, name)[i] for name in names})
-                for i in range(len(self.classes))
-            ]
-        if self.classes.ndim == 1:
-            return [self]
-        return [pick(self, row, count) for row, count in enumerate((self.classes >= 0).sum(dim=1).tolist())]
+
+def split(steps: RefineSteps) -> list[RefineSteps]:
+    """The steps of each image, without batch axis and padding; ``steps`` itself where it is one image's."""
+    if isinstance(steps.classes, list):
+        names = [field.name for field in fields(RefineSteps)]
+        return [
+            RefineSteps(**{name: getattr(steps, name)[i] for name in names})
+            for i in range(len(steps.classes))
+        ]
+    if steps.classes.ndim == 1:
+        return [steps]
+    return [pick(steps, row, count) for row, count in enumerate((steps.classes >= 0).sum(dim=1).tolist())]
+
+
+def join(images: Sequence[RefineSteps]) -> RefineSteps:
+    """The steps of a call on lists."""
+    names = [field.name for field in fields(RefineSteps)]
+    return RefineSteps(**{name: [getattr(one, name) for one in images] for name in names})
 
 
 def pick(steps: RefineSteps, row: int, count: int) -> RefineSteps:

@@ -11,7 +11,7 @@ from torch import Tensor
 from ..checks import check_count, check_ignore_index, describe
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, read_images
 from ..metrics.masks import Mask, read_mask
-from ..refine import RefineSteps
+from ..steps import RefineSteps, split
 from .palettes import UNKNOWN
 
 Names = Sequence[str] | Mapping[int, str] | None
@@ -24,7 +24,7 @@ def read_steps(steps: RefineSteps, index: int | None) -> RefineSteps:
         raise TypeError(
             f"steps must be a RefineSteps, got {describe(steps)}: pass what refine_steps returned"
         )
-    images = steps._images()
+    images = split(steps)
     if index is None:
         if len(images) != 1:
             raise ValueError(f"steps hold {len(images)} images: pass index, the number of the one to draw")

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..checks import check_range
-from ..refine import RefineSteps
+from ..steps import RefineSteps
 from .canvas import LETTER, MARK, import_matplotlib, new_figure, signed
 from .reading import Names, name_of, read_steps
 

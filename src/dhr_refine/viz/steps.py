@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from ..metrics.masks import Mask
-from ..refine import RefineSteps
+from ..steps import RefineSteps
 from .overlays import overlay_heat, overlay_labels, overlay_scores
 from .palettes import UNKNOWN, read_colours
 from .reading import Names, name_of, read_labels, read_pixels, read_steps
