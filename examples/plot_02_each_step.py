@@ -21,15 +21,15 @@ from dhr_refine import (
     viz,
     wss_rebalance,
 )
-from dhr_refine.demo.models import Classifier, VisionTransformer, cache_dir, vit_file
-from dhr_refine.demo.photos import PHOTOS
-from dhr_refine.demo.run import make_base_mask
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.pretrained import Classifier, VisionTransformer
 
 photo = PHOTOS["astronaut"]
 image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
 wss = [level[0] for level in levels]
-uss = VisionTransformer.load(vit_file(cache_dir()))(image)[0]
+uss = VisionTransformer.load()(image)[0]
 base = make_base_mask(cams, image, background=0.45, boundary="crf")
 tags = torch.ones(len(photo.tags), dtype=torch.bool)
 TAU = 0.7  # the paper's 0.8 makes no group on this photo

@@ -17,14 +17,14 @@ import matplotlib.pyplot as plt
 import torch
 
 from dhr_refine import dense_crf, refine_mask, refine_steps, viz
-from dhr_refine.demo.models import Classifier, VisionTransformer, cache_dir, vit_file
-from dhr_refine.demo.photos import PHOTOS
-from dhr_refine.demo.run import make_base_mask
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.pretrained import Classifier, VisionTransformer
 
 photo = PHOTOS["astronaut"]
 image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
-uss = VisionTransformer.load(vit_file(cache_dir()))(image)[0]
+uss = VisionTransformer.load()(image)[0]
 base = make_base_mask(cams, image, background=0.45, boundary="crf")
 tags = torch.ones(len(photo.tags), dtype=torch.bool)
 inputs = (cams, base, uss, [level[0] for level in levels], image)

@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from dhr_refine import refine_mask, viz
-from dhr_refine.demo.models import Classifier, VisionTransformer, cache_dir, vit_file
-from dhr_refine.demo.photos import PHOTOS
-from dhr_refine.demo.run import make_base_mask
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.training import View, has_labels
 
 photos = [PHOTOS["astronaut"], PHOTOS["coffee"]]
@@ -46,7 +46,7 @@ print(tags.int().tolist(), boxes)
 # CAMs (B, C, h, w), two levels of the classifier's features, and USS features of the same crops.
 
 classifier = Classifier.load()
-transformer = VisionTransformer.load(vit_file(cache_dir()))
+transformer = VisionTransformer.load()
 outputs = [classifier(crop, list(classes.values())) for crop in images]
 cams = torch.stack([output.cams for output in outputs])
 wss = [torch.cat(level) for level in zip(*(output.features for output in outputs))]

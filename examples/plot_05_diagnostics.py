@@ -15,15 +15,15 @@ import torch
 import torch.nn.functional as F
 
 from dhr_refine import DenseCRFLattice, refine_mask, refine_steps, sinkhorn_ot, viz
-from dhr_refine.demo.models import Classifier, VisionTransformer, cache_dir, vit_file
-from dhr_refine.demo.photos import PHOTOS
-from dhr_refine.demo.run import make_base_mask
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.pretrained import Classifier, VisionTransformer
 
 photo = PHOTOS["officer"]
 names = photo.names
 image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
-uss = VisionTransformer.load(vit_file(cache_dir()))(image)[0]
+uss = VisionTransformer.load()(image)[0]
 base = make_base_mask(cams, image, background=0.45, boundary="crf")
 inputs = (cams, base, uss, [level[0] for level in levels], image)
 tags = torch.ones(len(photo.tags), dtype=torch.bool)

@@ -35,14 +35,16 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
-from wss.data import VOC, Batch, Crops, Sample, collate, demo_photos, make_crop, read_folder, read_picture
+from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read_folder
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
-from dhr_refine import dense_crf, pamr, refine_mask
-from dhr_refine.demo.models import DemoError, cache_dir
-from dhr_refine.demo.output import index_png, write_atomic
+from dhr_refine import dense_crf, pamr, refine_mask, viz
+from dhr_refine.datasets import voc
+from dhr_refine.errors import UserError
+from dhr_refine.files.writing import index_png, write_atomic
 from dhr_refine.metrics import ImageCounts, image_counts, scores_of
+from dhr_refine.pretrained.fetch import cache_dir
 from dhr_refine.training import View, has_labels
 
 IGNORE = 255
@@ -179,7 +181,7 @@ def train(options: argparse.Namespace, run: Run) -> None:
         if options.save_masks:
             (run.out / "masks").mkdir(exist_ok=True)
             for position, mask in enumerate(masks.cpu(), firsts[step]):
-                write_atomic(run.out / "masks" / f"{position:07d}.png", index_png(mask))
+                write_atomic(run.out / "masks" / f"{position:07d}.png", index_png(mask, viz.palette(21)))
         values = run.mean(cls, seg, has_labels(masks).float().mean(), (masks != base).float().mean())
         row = dict(zip(("loss_cls", "loss_seg", "labelled_crops", "changed_pixels"), values))
         seconds = {"seconds": time.perf_counter() - clock, "seconds_masks": masking}
@@ -197,7 +199,12 @@ def read_data(options: argparse.Namespace) -> tuple[list[Sample], list[Sample], 
     held_out = read_folder(options.root, "val")
     # Evenly over the list, the same ones in every run.
     chosen = np.linspace(0, len(held_out), min(options.eval_images, len(held_out)), endpoint=False)
-    return read_folder(options.root, options.split), [held_out[int(i)] for i in chosen], VOC, None
+    return (
+        read_folder(options.root, options.split),
+        [held_out[int(i)] for i in chosen],
+        list(voc.CLASSES),
+        None,
+    )
 
 
 @torch.no_grad()
@@ -214,7 +221,7 @@ def evaluate(
     feedback = options.feedback * (step >= options.warmup)
     mine = list(enumerate(samples))[run.rank :: run.world]
     for place, sample in run.track(mine, f"evaluation at step {step}"):
-        image, truth = sample.load(), read_picture(sample.truth).long()
+        image, truth = sample.load(), sample.load_truth(classes + 1, IGNORE)
         scale = options.eval_size / max(image.shape[-2:])
         height, width = (max(1, round(side * scale / 32)) * 32 for side in image.shape[-2:])
         view = View.of(image.shape[-2:], resized=(height, width), window=(0, 0, width, height))
@@ -252,7 +259,7 @@ def compare(first: Path, second: Path) -> None:
     """Print mIoU of two runs and the difference with its standard error (paired bootstrap over images)."""
     steps = [path.name for path in sorted(first.glob("evaluation-*.npz")) if (second / path.name).is_file()]
     if not steps:
-        raise DemoError(f"--compare: {first} and {second} have no evaluation of the same step")
+        raise UserError(f"--compare: {first} and {second} have no evaluation of the same step")
     for name in steps:
         print(f"step {int(name[11:17])}")
         with np.load(first / name) as a, np.load(second / name) as b:
@@ -312,12 +319,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             compare(*options.compare)
             return 0
         if options.crop % 32 or options.crop < 32:
-            raise DemoError(f"--crop must be a multiple of 32, got {options.crop}")
+            raise UserError(f"--crop must be a multiple of 32, got {options.crop}")
         with Run(options) as run:
             if options.batch % run.world or options.batch < 1:
-                raise DemoError(f"--batch {options.batch} cannot be split over {run.world} processes")
+                raise UserError(f"--batch {options.batch} cannot be split over {run.world} processes")
             train(options, run)
-    except DemoError as error:
+    except UserError as error:
         print(f"train_wss: {error}", file=sys.stderr)
         return 2
     return 0

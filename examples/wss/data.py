@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dhr_refine.demo.models import DemoError, require
-from dhr_refine.demo.photos import PHOTOS
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.datasets.voc import voc_tags, voc_targets
+from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.training import View
 from wss.networks import Features
-
-VOC = """
-    aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
-    pottedplant sheep sofa train tvmonitor
-""".split()  # noqa: SIM905
 
 
 @dataclass(frozen=True)
@@ -36,39 +30,21 @@ class Sample:
 
     def load(self) -> Tensor:
         """The image, (3, H, W) uint8."""
-        return (
-            self.image if isinstance(self.image, Tensor) else read_picture(self.image, "RGB").permute(2, 0, 1)
-        )
+        return self.image if isinstance(self.image, Tensor) else read_picture(self.image)
 
-
-def read_picture(path: Path, mode: str | None = None) -> Tensor:
-    """A picture as uint8: (H, W, 3) in mode "RGB", (H, W) where the file holds the indices of a mask."""
-    with require("PIL.Image").open(path) as picture:
-        return torch.from_numpy(np.array(picture if mode is None else picture.convert(mode)))
+    def load_truth(self, classes: int, ignore_index: int) -> Tensor:
+        """The ground truth, (H, W) int64."""
+        assert self.truth is not None
+        return torch.from_numpy(read_index_mask(self.truth, classes, ignore_index))
 
 
 def read_folder(root: Path, split: str) -> list[Sample]:
     """Images of a split of a VOC-like folder, with the tags of index.json or of the XML annotations."""
-    index, names = root / "index.json", root / "ImageSets" / "Segmentation" / f"{split}.txt"
-    if index.is_file():
-        entries = [entry for entry in json.loads(index.read_text()) if entry["split"] == split]
-        tags = {entry["id"]: tuple(tag - 1 for tag in entry["image_tags"]) for entry in entries}
-    elif names.is_file():
-        tags = {key: read_xml_tags(root / "Annotations" / f"{key}.xml") for key in names.read_text().split()}
-    else:
-        raise DemoError(f"--root {root} has neither index.json nor {names.relative_to(root)}")
-    folders = (root / "SegmentationClassAug", root / "SegmentationClass")
-    truth = next((folder for folder in folders if folder.is_dir()), None)
+    tags, truth = voc_tags(root, split), voc_targets(root)
     return [
         Sample(key, root / "JPEGImages" / f"{key}.jpg", tags[key], truth and truth / f"{key}.png")
         for key in sorted(tags)
     ]
-
-
-def read_xml_tags(path: Path) -> tuple[int, ...]:
-    """The classes of the objects that a VOC annotation names; where they are stays unread."""
-    objects = ElementTree.parse(path).getroot().iter("object")
-    return tuple(sorted({VOC.index(str(item.findtext("name"))) for item in objects}))
 
 
 def demo_photos() -> tuple[list[Sample], list[str], list[list[int]]]:

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dhr_refine.demo import models
-from dhr_refine.demo.models import DemoError
-from dhr_refine.demo.output import write_atomic
+from dhr_refine.errors import UserError
+from dhr_refine.files.writing import write_atomic
+from dhr_refine.pretrained import Classifier, VisionTransformer
+from dhr_refine.pretrained.fetch import VIT_SHA256, cache_dir, vit_file
 from wss.run import Run, to_bytes
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ class Features:
     def __init__(self, folder: Path, networks: str):
         """Features of the ViT, or (``networks`` "tiny") mean colours on its grid."""
         self.networks = networks
-        recipe = models.VIT_SHA256[:12] if networks == "pretrained" else "colours"
+        recipe = VIT_SHA256[:12] if networks == "pretrained" else "colours"
         self.folder = folder / f"uss-{recipe}"
 
     def grid(self, size: Sequence[int], cell: int = 8) -> tuple[int, int]:
@@ -57,8 +58,8 @@ class Features:
             write_atomic(path, to_bytes(features.half().cpu()))
         run.wait()
 
-    def _vit(self, vit: Path | None, device: torch.device) -> models.VisionTransformer:
-        transformer = models.VisionTransformer.load(models.vit_file(models.cache_dir(), vit))
+    def _vit(self, vit: Path | None, device: torch.device) -> VisionTransformer:
+        transformer = VisionTransformer.load(vit_file(cache_dir(), vit))
         transformer.network.to(device)
         return transformer
 
@@ -85,7 +86,7 @@ class Segmenter(nn.Module):
             self.backbone: nn.Module = TinyBackbone()
             depths, trained = (16, 32), list(self.backbone.parameters())
         else:
-            self.backbone = net = models.Classifier.load().network
+            self.backbone = net = Classifier.load().network
             depths = (112, 1280)
             # Their batch norms keep ImageNet's statistics (eval mode), only their factors are trained.
             trained = [*net._blocks[11:].parameters(), *net._conv_head.parameters(), *net._bn1.parameters()]
@@ -115,7 +116,7 @@ class Segmenter(nn.Module):
         if isinstance(self.backbone, TinyBackbone):
             fine, coarse = levels = self.backbone(images)
         else:
-            fine, coarse = levels = models.Classifier(self.backbone).levels(images)
+            fine, coarse = levels = Classifier(self.backbone).levels(images)
         maps = self.head(coarse)
         above = F.interpolate(self.coarse(coarse), fine.shape[-2:], mode="bilinear")
         # The bias says how frequent a class is, not where it sits: CAMs go without it.
@@ -152,10 +153,10 @@ def load_head(path: Path | None, classes: int, groups: list[list[int]] | None) -
     if path is not None:
         head = torch.load(path, weights_only=True)
         if head["weight"].shape != (classes, 1280):
-            raise DemoError(f"--head {path} has weights {tuple(head['weight'].shape)}, not ({classes}, 1280)")
+            raise UserError(f"--head {path} has weights {tuple(head['weight'].shape)}, not ({classes}, 1280)")
         return head["weight"].float(), head["bias"].float()
     if groups is not None:
-        last: Any = models.Classifier.load().network._fc
+        last: Any = Classifier.load().network._fc
         means = [(last.weight[group].mean(0), last.bias[group].mean()) for group in groups]
         return torch.stack([weight for weight, _ in means]), torch.stack([bias for _, bias in means])
     return None

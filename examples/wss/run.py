@@ -13,8 +13,8 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
-from dhr_refine.demo.models import DemoError, require
-from dhr_refine.demo.output import write_atomic
+from dhr_refine.errors import UserError, require
+from dhr_refine.files.writing import write_atomic
 
 WHERE_ONLY = {"out", "resume", "compare", "cache", "vit", "workers", "device", "tensorboard", "save_masks"}
 """Options that a resumed run may change; all others decide the result."""
@@ -118,12 +118,12 @@ class Run:
         path, step = self.out / "checkpoint.pt", 0
         if path.is_file():
             if not self.options.resume:
-                raise DemoError(f"{path} exists: pass --resume to go on from it, or another --out")
+                raise UserError(f"{path} exists: pass --resume to go on from it, or another --out")
             state = torch.load(path, map_location=self.device, weights_only=True)
             before, now = state["options"], self._deciding()
             changed = [f"{name} (was {before.get(name)})" for name in now if now[name] != before.get(name)]
             if changed:
-                raise DemoError(
+                raise UserError(
                     f"--resume needs the options of the stopped run; changed: {', '.join(changed)}"
                 )
             for name, part in parts.items():

@@ -10,8 +10,10 @@ from pathlib import Path
 import torch
 
 import dhr_refine
-from dhr_refine.demo import models, run
-from dhr_refine.demo.photos import PHOTOS
+from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.demo import run
+from dhr_refine.errors import UserError
+from dhr_refine.pretrained.fetch import VIT_REQUIREMENT
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -19,7 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return arguments.command(arguments)
-    except (models.DemoError, ImportError) as error:  # both say what to install or do
+    except (UserError, ImportError) as error:  # both say what to install or do
         print(f"dhr-refine: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -71,7 +73,7 @@ def _parser() -> argparse.ArgumentParser:
         "--vit",
         type=Path,
         metavar="FILE",
-        help=f"the {models.VIT_REQUIREMENT} wheel or its ONNX file, if at hand",
+        help=f"the {VIT_REQUIREMENT} wheel or its ONNX file, if at hand",
     )
     demo.set_defaults(command=_demo)
     return parser

@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import csv
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from places import ROOT
+import train_wss
+from wss import data
+from wss.networks import Features, Output
+
+from dhr_refine.errors import UserError
+from dhr_refine.training import View
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 pytest.importorskip("rich", reason="needs rich")
-sys.path.append(str(ROOT / "examples"))
-
-import train_wss  # noqa: E402
-from wss import data  # noqa: E402
-from wss.networks import Features, Output  # noqa: E402
-
-from dhr_refine.demo.models import DemoError  # noqa: E402
-from dhr_refine.training import View  # noqa: E402
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TINY = ["--networks", "tiny", "--batch", "2", "--crop", "64", "--eval-size", "64", "--boundary", "pamr"]
@@ -90,7 +86,7 @@ def test_folder_with_an_index(folder):
     assert [one.key for one in samples] == [f"image{i}" for i in range(5)]
     assert samples[1].tags == (1, 8)  # labels 2 and 9
     assert samples[0].load().shape == (3, 70, 96)
-    assert data.read_picture(samples[0].truth).unique().tolist() == [0, 1, 8, 255]
+    assert samples[0].load_truth(21, 255).unique().tolist() == [0, 1, 8, 255]
 
 
 def test_vocdevkit(tmp_path):
@@ -105,7 +101,7 @@ def test_vocdevkit(tmp_path):
     first, second = data.read_folder(tmp_path, "train")
     assert (first.key, first.tags, second.tags) == ("a", (11, 14), (19,))
     assert first.truth == tmp_path / "SegmentationClass/a.png"
-    with pytest.raises(DemoError, match=r"has neither index\.json nor ImageSets/Segmentation/val\.txt"):
+    with pytest.raises(UserError, match=r"has neither index\.json nor ImageSets/Segmentation/val\.txt"):
         data.read_folder(tmp_path, "val")
 
 
@@ -384,7 +380,7 @@ def test_errors_are_one_line(run, folder, tmp_path, capsys):
     assert "changed: seed (was 0)" in changed
     head = tmp_path / "head.pt"
     torch.save({"weight": torch.zeros(3, 1280), "bias": torch.zeros(3)}, head)
-    with pytest.raises(DemoError, match=r"has weights \(3, 1280\), not \(20, 1280\)"):
+    with pytest.raises(UserError, match=r"has weights \(3, 1280\), not \(20, 1280\)"):
         train_wss.load_head(head, 20, None)
 
 

@@ -1,4 +1,4 @@
-"""What is in a file of arrays: pickles and torch files of every age, damaged ones, and ones that mean harm."""
+"""Files of arrays: pickles and torch files of every age, damaged ones, and ones that mean harm."""
 
 from __future__ import annotations
 

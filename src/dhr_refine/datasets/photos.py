@@ -1,4 +1,4 @@
-"""The photos of the demo: they ship in PyPI packages; each tag is an ImageNet class or a group of them."""
+"""Five photos that ship in PyPI packages; each tag is an ImageNet class or a group of them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .models import require
+from ..errors import require
+from ..files.pictures import read_picture
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ def _skimage(name: str) -> Callable[[], np.ndarray]:
 
 
 def _grace_hopper() -> np.ndarray:
-    with require("matplotlib.cbook").get_sample_data("grace_hopper.jpg") as file:
-        return np.asarray(require("PIL.Image").open(file).convert("RGB"))
+    path = require("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
+    return read_picture(path).permute(1, 2, 0).numpy()
 
 
 PHOTOS = {

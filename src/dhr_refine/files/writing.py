@@ -1,4 +1,4 @@
-"""The demo's files: pictures as bytes, and how they are written."""
+"""Pictures as the bytes of PNG files, and files written in one piece."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ..viz import palette
-from .models import require
+from ..errors import require
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -24,10 +23,25 @@ def figure_png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def index_png(mask: Tensor | np.ndarray) -> bytes:
-    """A mask (H, W) as an 8-bit index PNG with the VOC palette, the format of the field's label files."""
+def index_png(mask: Tensor | np.ndarray, palette: np.ndarray) -> bytes:
+    """A mask as an 8-bit index PNG, the format of the field's label files.
+
+    Parameters
+    ----------
+    mask : (H, W) labels from 0 to 255
+    palette : (256, 3) uint8, the colour of each label, as ``viz.palette`` makes it
+
+    Returns
+    -------
+    bytes of the file
+
+    Raises
+    ------
+    UserError
+        Pillow is not installed.
+    """
     picture = require("PIL.Image").fromarray(np.asarray(mask).astype(np.uint8))
-    picture.putpalette(palette(21).tobytes())
+    picture.putpalette(palette.tobytes())
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()

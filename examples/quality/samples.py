@@ -1,0 +1,158 @@
+"""Images with everything that refinement needs: from own files, or from the networks through the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dhr_refine.base_masks import make_base_mask
+from dhr_refine.datasets.cache import Cache
+from dhr_refine.datasets.folders import read_arrays, read_class_cams, read_levels, read_mask
+from dhr_refine.datasets.items import Item
+from dhr_refine.errors import UserError
+from dhr_refine.files.pictures import read_index_mask, read_picture
+from dhr_refine.pretrained import Classifier, VisionTransformer
+from dhr_refine.pretrained.fetch import cache_dir, vit_file
+from quality.fingerprints import library_code, network_code
+
+
+@dataclass
+class Source:
+    """Where CAMs and features come from: folders of own files, or the pretrained networks.
+
+    A network is loaded when the first image needs it. ``head`` is a file of ``torch.save`` with ``weight``
+    (C - 1, 1280), a linear layer on EfficientNet-lite0's pooled features: its CAMs are
+    relu(weight . features), over four scales and both flips.
+    """
+
+    cache: Cache
+    classes: int = 21
+    cams: Path | None = None
+    uss: Path | None = None
+    wss: Path | None = None
+    head: Path | None = None
+    vit: Path | None = None
+    cam_background: str | None = None
+    allow_pickle: bool = False
+    _networks: dict[str, Any] = field(default_factory=dict)
+
+    def __call__(self, item: Item, image: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """CAMs of the tags (K, h, w), USS features (D, u, v) and levels of WSS features."""
+        if self.cams is None and self.head is None:
+            raise UserError("CAMs need --head FILE, a linear head for EfficientNet-lite0, or --cams DIR")
+        allow = self.allow_pickle
+        uss = None if self.uss is None else read_levels(self.uss, item.key, allow_pickle=allow)[0]
+        wss = None if self.wss is None else read_levels(self.wss, item.key, allow_pickle=allow)
+        cams = None
+        if self.cams is not None:
+            cams = read_class_cams(
+                self.cams, item.key, item.tags, background=self.cam_background, allow_pickle=allow
+            )
+        if cams is None or wss is None:
+            made = self._from_classifier(item, image)
+            cams = made["cams"] if cams is None else cams
+            wss = [made["stride16"], made["stride32"]] if wss is None else wss
+        if uss is None:
+            made = self.cache("uss", item.key, (network_code(), image), lambda: self._uss(image))
+            uss = torch.from_numpy(made["uss"])
+        # Logits serve as CAMs, as they do in refine_mask.
+        return cams.float().relu(), uss.float(), [level.float() for level in wss]
+
+    def _from_classifier(self, item: Item, image: Tensor) -> dict[str, Tensor]:
+        parts = (network_code(), image, item.tags, self.head and self._head())
+        arrays = self.cache("classifier", item.key, parts, lambda: self._classify(item, image))
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def _classify(self, item: Item, image: Tensor) -> dict[str, np.ndarray]:
+        if "classifier" not in self._networks:
+            classifier: Any = Classifier.load()
+            if self.head is not None:
+                classifier.network._fc.weight = nn.Parameter(self._head(), requires_grad=False)
+            self._networks["classifier"] = classifier
+        # Without a head only the features are wanted, and the CAMs come from files.
+        cams, levels = self._networks["classifier"](
+            image, [[tag] for tag in item.tags], scales=(0.5, 1.0, 1.5, 2.0) if self.head else (1.0,)
+        )
+        arrays = {"cams": cams, "stride16": levels[0][0], "stride32": levels[1][0]}
+        return {name: array.half().numpy() for name, array in arrays.items()}
+
+    def _uss(self, image: Tensor) -> dict[str, np.ndarray]:
+        if "vit" not in self._networks:
+            weights = vit_file(cache_dir(), self.vit)
+            self._networks["vit"] = VisionTransformer.load(weights)
+        return {"uss": self._networks["vit"](image)[0].half().numpy()}
+
+    def _head(self) -> Tensor:
+        assert self.head is not None
+        if "head" not in self._networks:
+            content = read_arrays(self.head, allow_pickle=self.allow_pickle)
+            weight = content.get("weight") if isinstance(content, Mapping) else content
+            if not isinstance(weight, Tensor) or weight.shape != (self.classes - 1, 1280):
+                raise UserError(
+                    f"{self.head} must hold weight ({self.classes - 1}, 1280), a row per foreground class of "
+                    f"--classes {self.classes}, got {tuple(getattr(weight, 'shape', ()))}"
+                )
+            self._networks["head"] = weight.float()
+        return self._networks["head"]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One image with everything that refinement needs."""
+
+    key: str
+    image: Tensor  # (3, H, W) uint8
+    target: Tensor  # (H, W) int64
+    tags: tuple[int, ...]
+    cams: Tensor  # (K, h, w), of the tags
+    uss: Tensor  # (D, u, v)
+    wss: list[Tensor]
+    raw: Tensor | None  # (H, W) int64 base mask before the boundary step, None if the base mask was given
+    base: Tensor  # (H, W) int64 base mask that is refined
+
+
+def prepare(
+    item: Item,
+    source: Source,
+    *,
+    masks: Path | None = None,
+    background: float = 0.2,
+    boundary: Any = "crf",
+    ignore_index: int = 255,
+) -> Sample:
+    """Load an image and its features and make its base mask, all from the cache where it was done before."""
+    image = read_picture(item.image)
+    target = torch.from_numpy(read_index_mask(item.target, source.classes, ignore_index))
+    if target.shape != image.shape[1:]:
+        raise UserError(
+            f"{item.target} is {tuple(target.shape)} but {item.image.name} {tuple(image.shape[1:])} (H, W): "
+            "the ground truth has to be at the image's size"
+        )
+    cams, uss, wss = source(item, image)
+    if masks is not None:
+        known = {"classes": source.classes, "ignore_index": ignore_index}
+        raw, base = None, read_mask(masks, item.key, **known, allow_pickle=source.allow_pickle)
+        if base.shape != target.shape:
+            raise UserError(
+                f"the mask of {item.key} in {masks} is {tuple(base.shape)}, not {tuple(target.shape)}"
+            )
+    else:
+
+        def make() -> dict[str, np.ndarray]:
+            return {
+                name: make_base_mask(cams, image, background=background, boundary=tool)
+                .numpy()
+                .astype(np.uint8)
+                for name, tool in (("raw", None), ("base", boundary))
+            }
+
+        made = source.cache("base", item.key, (library_code(), image, cams, background, boundary), make)
+        labels = torch.tensor([0, *(tag + 1 for tag in item.tags)])
+        raw, base = (labels[torch.from_numpy(made[name]).long()] for name in ("raw", "base"))
+    return Sample(item.key, image, target, item.tags, cams, uss, wss, raw, base)
