@@ -20,9 +20,6 @@ from dhr_refine.compiled import lookup
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
-# Doctests are looked for in every module; several of one name cannot be imported as modules.
-collect_ignore_glob = ["*/conftest.py"]
-
 settings.register_profile("dhr_refine", deadline=None, derandomize=True, max_examples=50)
 settings.load_profile("dhr_refine")
 
