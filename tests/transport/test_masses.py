@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from transport_peers import METHODS, marginal_error, random_scores
+from transport_problems import METHODS, marginal_error, random_scores
 
 from dhr_refine import sinkhorn_ot
 from dhr_refine.compiled import lookup

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import reference
 import torch
-from transport_peers import METHODS, marginal_error, pot_plan, random_scores
+from transport_problems import METHODS, marginal_error, pot_plan, random_scores
 
 from dhr_refine import sinkhorn_ot
 from dhr_refine.transport.released import early_stopped_weights

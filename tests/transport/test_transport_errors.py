@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from transport_peers import random_scores
+from transport_problems import random_scores
 
 from dhr_refine import sinkhorn_ot
 

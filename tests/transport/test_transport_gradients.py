@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
-from transport_peers import marginal_error, random_scores
+from transport_problems import marginal_error, random_scores
 
 from dhr_refine import sinkhorn_ot
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from transport_peers import METHODS, random_scores
+from transport_problems import METHODS, random_scores
 
 from dhr_refine import sinkhorn_ot
 
