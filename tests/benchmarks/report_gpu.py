@@ -24,7 +24,7 @@ from workloads import cam_scores, voc_like
 
 from dhr_refine import DenseCRFLattice, Recipe, dense_crf, refine_mask, sinkhorn_ot
 from dhr_refine.crf.backends.triton import TritonKernel, launch
-from dhr_refine.crf.inference import _gaussian_lattices
+from dhr_refine.crf.lattice import gaussian_lattices
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -90,7 +90,7 @@ def count(options: argparse.Namespace) -> Iterator[str]:
     rows = []
     for preset, classes in CASES:
         images, probs = scene(argparse.Namespace(**{**vars(options), "device": "cpu"}), classes)
-        _gaussian_lattices.clear()
+        gaussian_lattices.clear()
         with Traffic() as building:
             lattice = DenseCRFLattice(images, backend="torch", **_deviations(preset))
         with Traffic() as converting:
@@ -286,7 +286,7 @@ def main(arguments: Iterable[str] | None = None) -> None:
     measured = f"{environment()}; {options.rounds} rounds."
     print(measured)
     for name in options.tables or TABLES:
-        _gaussian_lattices.clear()
+        gaussian_lattices.clear()
         print(f"\n### {name}: {TABLES[name].__doc__}", flush=True)
         try:
             publish(name, TABLES[name](options), measured, options.write)

@@ -26,7 +26,7 @@ from harness import environment, interleave, peak_of, publish, seconds, table, t
 from photos import LATTICE, PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr
-from dhr_refine.crf.inference import _gaussian_lattices
+from dhr_refine.crf.lattice import gaussian_lattices
 
 
 def variants(
@@ -40,7 +40,7 @@ def variants(
         return lambda: dense_crf(image, probs, backend=backend, **preset)
 
     def first_call() -> object:
-        _gaussian_lattices.clear()
+        gaussian_lattices.clear()
         return dense_crf(image, probs, backend="numba", **preset)
 
     calls = {

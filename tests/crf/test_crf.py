@@ -128,11 +128,11 @@ def test_copies_of_far_vertices(monkeypatch, preset, classes, window):
 
     monkeypatch.setattr(run, "_WINDOW", window)
     monkeypatch.setattr(run, "_PIXELS_PER_THREAD", 1000)
-    crf.inference._gaussian_lattices.clear()
+    crf.lattice.gaussian_lattices.clear()
     image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
     options = PRESETS[preset]
     lattice = DenseCRFLattice(image, backend="numba", **{key: options[key] for key in LATTICE})
-    crf.inference._gaussian_lattices.clear()
+    crf.lattice.gaussian_lattices.clear()
     copies = [len(kernel.lattice.copies) for kernel in (lattice._gaussian, *lattice._bilateral)]
     if window == 2**16:
         assert copies == [0, 0]
@@ -527,13 +527,13 @@ def test_lattice_keeps_its_own_images(backend):
 
 
 def test_gaussian_lattices_are_shared_and_bounded(backend):
-    crf.inference._gaussian_lattices.clear()
+    crf.lattice.gaussian_lattices.clear()
     first = DenseCRFLattice(photo("coffee", 20, 30), backend=backend)
     second = DenseCRFLattice(photo("astronaut", 20, 30), backend=backend)
     assert first._gaussian is second._gaussian
     for height in range(20, 40):
         DenseCRFLattice(photo("coffee", height, 30), backend=backend)
-    assert len(crf.inference._gaussian_lattices._kept) == crf.inference._CACHED_SIZES
+    assert len(crf.lattice.gaussian_lattices._kept) == crf.lattice._CACHED_SIZES
 
 
 # --- labels -------------------------------------------------------------------------------------------
@@ -670,7 +670,7 @@ def test_auto_takes_numba_on_the_cpu():
 
 
 def test_works_without_the_optional_packages(monkeypatch):
-    monkeypatch.setattr(crf.inference, "_installed", lambda package: False)
+    monkeypatch.setattr(crf.backends, "_installed", lambda package: False)
     assert DenseCRFLattice(IMAGE).backend == "torch"
     assert dense_crf(IMAGE, PROBS).shape == PROBS.shape
     with pytest.raises(
@@ -682,19 +682,19 @@ def test_works_without_the_optional_packages(monkeypatch):
     with pytest.raises(
         ValueError, match=r"backend='triton' needs the package triton, .*: PyTorch for CUDA on"
     ):
-        crf.inference._choose_backend("triton", torch.device("cuda"))
+        crf.backends.choose_backend("triton", torch.device("cuda"))
 
 
 def test_missing_packages_are_noticed():
-    assert not crf.inference._installed("dhr_refine_does_not_exist")
-    assert crf.inference._installed("numba")
+    assert not crf.backends._installed("dhr_refine_does_not_exist")
+    assert crf.backends._installed("numba")
 
 
 def test_numba_refuses_other_devices():
     with pytest.raises(
         ValueError, match="backend='numba' runs on the CPU but images is on meta: pass backend="
     ):
-        crf.inference._choose_backend("numba", torch.device("meta"))
+        crf.backends.choose_backend("numba", torch.device("meta"))
 
 
 def test_triton_refuses_other_devices(monkeypatch):
@@ -704,8 +704,8 @@ def test_triton_refuses_other_devices(monkeypatch):
         match="backend='triton' runs on a CUDA device but images is on cpu: pass backend='auto', or",
     ):
         dense_crf(IMAGE, PROBS, backend="triton")
-    monkeypatch.setattr(crf.inference, "_installed", lambda package: True)
-    assert crf.inference._choose_backend("triton", torch.device("cuda")) == "triton"
+    monkeypatch.setattr(crf.backends, "_installed", lambda package: True)
+    assert crf.backends.choose_backend("triton", torch.device("cuda")) == "triton"
 
 
 def test_an_image_that_would_lose_all_classes_keeps_all(backend):

@@ -129,7 +129,7 @@ def test_what_refine_mask_has_checked_the_crf_does_not_check_again(monkeypatch):
 
     scene = make_scene(0, tags=(2, 6))
     monkeypatch.setattr(dhr_refine.crf.inference, "check_pair", refuse)
-    monkeypatch.setattr(dhr_refine.crf.inference, "_equal", refuse)
+    monkeypatch.setattr(dhr_refine.crf.lattice, "_equal", refuse)
     mask = refine_mask(*stack([scene]), labels=[scene.tags], boundary="crf")
     monkeypatch.undo()
     assert torch.equal(mask, refine_mask(*stack([scene]), labels=[scene.tags], boundary=dhr_refine.dense_crf))

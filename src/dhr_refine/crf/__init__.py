@@ -1,9 +1,12 @@
 """Fully connected conditional random field with Gaussian edge potentials (dense CRF).
 
-``inference.py`` holds the public calls. An image and the kernels' deviations give a ``geometry.py``, from
-which a backend (``backends/``) builds the lattices that ``unary.py``'s logarithms are filtered on.
+``inference.py`` holds the call, ``labels.py`` the probabilities of a label map. ``lattice.py`` turns images
+and the kernels' deviations into lattices: ``geometry.py`` scales positions and colours, a backend
+(``backends/``) builds the lattice and runs mean field on it, from the logarithms that ``unary.py`` defines.
 """
 
-from .inference import DenseCRFLattice, dense_crf, probs_from_labels
+from .inference import dense_crf
+from .labels import probs_from_labels
+from .lattice import DenseCRFLattice
 
 __all__ = ["DenseCRFLattice", "dense_crf", "probs_from_labels"]

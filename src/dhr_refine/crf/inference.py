@@ -2,179 +2,26 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import os
-from collections import OrderedDict
-from functools import cache
-from threading import Lock
-from typing import Any, Literal
+from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import (
-    check_choice,
-    check_image_shape,
-    check_iterations,
-    check_pair,
-    check_positive,
-    check_range,
-    check_tensor,
-    describe,
+from ..checks import check_choice, check_iterations, check_pair, check_range, describe
+from .backends import BACKENDS, Backend, choose_backend, implementation
+from .geometry import LatticeParameters, bilateral_geometry
+from .lattice import (
+    DenseCRFLattice,
+    check_built_for,
+    check_parameters,
+    check_uint8,
+    gaussian_lattices,
+    run_on,
 )
-from .backends import implementation
-from .geometry import LatticeParameters, bilateral_geometry, gaussian_geometry
 from .unary import EXCLUDED
 
-Backend = Literal["auto", "torch", "numba", "triton", "pydensecrf"]
-
-_BACKENDS = ("auto", "torch", "numba", "triton", "pydensecrf")
 # Defaults, those of DHR and of RSEPM and CLIP-ES: iterations, and the weights of the two kernels.
 _ITERATIONS, _COMPAT, _GAUSS_COMPAT = 10, 4, 3
-_INSTALL = {
-    "numba": "pip install 'dhr_refine[numba]'",
-    "triton": "PyTorch for CUDA on Linux brings it, else pip install triton",
-    "pydensecrf": "pip install 'dhr_refine[crf]'",
-}
-# Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
-_CACHED_SIZES = 8
-
-
-class DenseCRFLattice:
-    r"""The filtering lattices of a batch of images: build once, use for every CRF call on these images.
-
-    Building takes 20 to 60 % of the first call of `dense_crf`; the lattice depends on the images and the
-    standard deviations only, not on the probabilities, the compatibilities or the number of classes.
-
-    Parameters
-    ----------
-    images : Tensor of shape (B, 3, H, W) or (3, H, W), uint8
-        RGB.
-    sxy : float, default 67
-        Standard deviation of the bilateral kernel in pixels.
-    srgb : float, default 3
-        Standard deviation of the bilateral kernel in grey levels.
-    gauss_sxy : float, default 1
-        Standard deviation of the Gaussian kernel in pixels.
-    backend : {"auto", "torch", "numba", "triton"}, default "auto"
-        As in `dense_crf`. pydensecrf cannot keep a lattice.
-
-    Attributes
-    ----------
-    backend : str
-        The implementation chosen, never "auto".
-    shape : tuple of int
-        (B, H, W).
-    device : torch.device
-        Where it lives.
-    nbytes : int
-        Memory in bytes, without the Gaussian kernel's, which images of one size share. 11 to 40 MB for
-        an image of 512 x 512.
-
-    Raises
-    ------
-    TypeError
-        If ``images`` is not a uint8 tensor, or a number is not a number.
-    ValueError
-        If a shape or an option is out of range, or the backend is not installed or not made for the
-        device.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from dhr_refine import DenseCRFLattice, dense_crf
-    >>> image = torch.zeros(3, 20, 30, dtype=torch.uint8)
-    >>> lattice = DenseCRFLattice(image, sxy=50, srgb=5, backend="torch")
-    >>> lattice
-    DenseCRFLattice(1 x 20 x 30, sxy=50, srgb=5, gauss_sxy=1, backend='torch', device='cpu')
-    >>> probs = torch.full((2, 20, 30), 0.5)
-    >>> dense_crf(image, probs, sxy=50, srgb=5, lattice=lattice).shape
-    torch.Size([2, 20, 30])
-    """
-
-    def __init__(
-        self,
-        images: Tensor,
-        *,
-        sxy: float = 67,
-        srgb: float = 3,
-        gauss_sxy: float = 1,
-        backend: Backend = "auto",
-    ) -> None:
-        """Build the lattice."""
-        check_tensor(images, "images", "(B, 3, H, W) or (3, H, W)", ndim=(3, 4))
-        _check_uint8(images)
-        images = images[None] if images.ndim == 3 else images
-        check_image_shape(images)
-        self.parameters = _check_parameters(sxy, srgb, gauss_sxy)
-        self.backend = _choose_backend(backend, images.device)
-        if self.backend == "pydensecrf":
-            raise ValueError(
-                "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "
-                "pydensecrf builds its own at every call; call dense_crf without lattice"
-            )
-        batch, _, height, width = images.shape
-        self.shape = (batch, height, width)
-        self.device = images.device
-        # Compared at each use: a lattice of other images would give a wrong result, silently.
-        self._images = torch.empty_like(images)
-        if images.device.type == "cpu":
-            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, as find_extent
-        else:
-            self._images.copy_(images)
-        module = implementation(self.backend)
-        self._gaussian = _gaussian_lattices.get(self.backend, height, width, gauss_sxy, images.device)
-        with torch.no_grad():
-            geometry = bilateral_geometry(height, width, sxy, srgb)
-            self._bilateral = module.build_bilateral(geometry, self._images)
-
-    @property
-    def nbytes(self) -> int:
-        """Memory in bytes, without the shared Gaussian kernel's."""
-        parts = self._bilateral if isinstance(self._bilateral, list) else [self._bilateral]
-        return self._images.nbytes + sum(part.nbytes for part in parts)
-
-    def __repr__(self) -> str:
-        """Say what the lattice was built for."""
-        size = " x ".join(map(str, self.shape))
-        numbers = ", ".join(f"{name}={value!r}" for name, value in self.parameters._asdict().items())
-        return f"DenseCRFLattice({size}, {numbers}, backend={self.backend!r}, device={str(self.device)!r})"
-
-    def _check(self, images: Tensor, parameters: LatticeParameters, backend: str) -> None:
-        """Raise unless the lattice was built for exactly this call."""
-        batch, _, height, width = images.shape
-        if self.shape != (batch, height, width):
-            raise ValueError(
-                f"lattice was built for {' x '.join(map(str, self.shape))} images but images is "
-                f"{batch} x {height} x {width}: build a DenseCRFLattice for these images"
-            )
-        if self.device != images.device:
-            raise ValueError(
-                f"lattice is on {self.device} but images is on {images.device}: "
-                "build a DenseCRFLattice from images on that device"
-            )
-        for name, own, wanted in zip(parameters._fields, self.parameters, parameters, strict=True):
-            if own != wanted:
-                raise ValueError(
-                    f"lattice was built with {name}={own!r} but dense_crf was called with {name}={wanted!r}: "
-                    f"pass {name}={own!r}, or build another DenseCRFLattice"
-                )
-        if backend not in ("auto", self.backend):
-            raise ValueError(
-                f"lattice was built with backend={self.backend!r} but dense_crf was called with "
-                f"{backend!r}: pass backend='auto', or build another DenseCRFLattice"
-            )
-        if not _equal(self._images, images):
-            raise ValueError(
-                "lattice was built for other images of the same size: "
-                "build a DenseCRFLattice for these images"
-            )
-
-    def _run(self, probs: Tensor, **options: Any) -> Tensor:
-        module = implementation(self.backend)
-        return module.mean_field(self._bilateral, self._gaussian, probs, **options)
 
 
 @torch.no_grad()
@@ -263,9 +110,9 @@ def dense_crf(
     (True, True)
     """
     pair = check_pair(images, probs)
-    _check_uint8(pair.images)
-    parameters = _check_parameters(sxy, srgb, gauss_sxy)
-    check_choice(backend, "backend", _BACKENDS)
+    check_uint8(pair.images)
+    parameters = check_parameters(sxy, srgb, gauss_sxy)
+    check_choice(backend, "backend", BACKENDS)
     check_iterations(iterations)
     check_range(compat, "compat", 0, 1e6)
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
@@ -276,7 +123,7 @@ def dense_crf(
                 f"lattice must be a DenseCRFLattice, got {describe(lattice)}: "
                 "build one with DenseCRFLattice(images)"
             )
-        lattice._check(pair.images, parameters, backend)
+        check_built_for(lattice, pair.images, parameters, backend)
     with torch.autocast(pair.probs.device.type, enabled=False):
         result = _refine(pair.images, pair.probs, parameters, backend, lattice, min_prob, {
             "iterations": int(iterations), "compat": compat, "gauss_compat": gauss_compat,
@@ -316,7 +163,7 @@ def _refine(
     if lattice is None:
         result = _run_once(images, chosen, parameters, backend, options)
     else:
-        result = lattice._run(chosen, **options)
+        result = run_on(lattice, chosen, **options)
     if order is not None:
         index = order[:, :, None, None].expand_as(result)
         result = torch.zeros_like(values).scatter_(1, index, result)
@@ -327,157 +174,14 @@ def _run_once(
     images: Tensor, probs: Tensor, parameters: LatticeParameters, backend: str, options: dict[str, Any]
 ) -> Tensor:
     """Run without a lattice to keep."""
-    backend = _choose_backend(backend, images.device)
+    backend = choose_backend(backend, images.device)
     if backend == "pydensecrf":
         return implementation(backend).mean_field(images, probs, parameters, **options)
     sxy, srgb, gauss_sxy = parameters
     if backend in ("torch", "triton"):
         lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)
-        return lattice._run(probs, **options)
+        return run_on(lattice, probs, **options)
     height, width = images.shape[2:]
-    gaussian = _gaussian_lattices.get(backend, height, width, gauss_sxy, images.device)
+    gaussian = gaussian_lattices.get(backend, height, width, gauss_sxy, images.device)
     geometry = bilateral_geometry(height, width, sxy, srgb)
     return implementation(backend).build_and_infer(geometry, images, gaussian, probs, **options)
-
-
-def probs_from_labels(
-    labels: Tensor, *, num_classes: int, gt_prob: float = 0.7, ignore_index: int = 255
-) -> Tensor:
-    """Turn a label map into probabilities: ``gt_prob`` for the label, the rest shared out equally.
-
-    ``dense_crf(images, probs_from_labels(labels, num_classes=n))`` is pydensecrf with
-    ``unary_from_labels(labels, n, gt_prob, zero_unsure=False)``, the CRF on labels of IRN and AdvCAM.
-
-    Parameters
-    ----------
-    labels : Tensor of shape (B, H, W) or (H, W), integer
-        Class of each pixel, below ``num_classes``, or ``ignore_index``.
-    num_classes : int
-        Number of classes, at least 2.
-    gt_prob : float, default 0.7
-        Trust in the labels, between 0 and 1 (IRN's value).
-    ignore_index : int, default 255
-        Label of pixels that could be anything: all classes get the same probability.
-
-    Returns
-    -------
-    Tensor of shape (B, K, H, W) or (K, H, W), float32
-        Probabilities, on the device of ``labels``.
-
-    Raises
-    ------
-    TypeError
-        If ``labels`` is not an integer tensor.
-    ValueError
-        If a label or an option is out of range.
-
-    Examples
-    --------
-    >>> import torch
-    >>> from dhr_refine import probs_from_labels
-    >>> probs_from_labels(torch.tensor([[0, 1, 255]]), num_classes=3)[:, 0]
-    tensor([[0.7000, 0.1500, 0.3333],
-            [0.1500, 0.7000, 0.3333],
-            [0.1500, 0.1500, 0.3333]])
-    """
-    check_tensor(labels, "labels", "(B, H, W) or (H, W)", ndim=(2, 3))
-    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
-        raise TypeError(f"labels must hold integers, got {describe(labels)}: call .long() on it")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes must be an int of at least 2, got {num_classes!r}: count background")
-    if not (isinstance(gt_prob, (int, float)) and 0 < gt_prob < 1):
-        raise ValueError(f"gt_prob must lie between 0 and 1, got {gt_prob!r}: pass e.g. 0.7")
-    classes = torch.arange(num_classes, device=labels.device)[:, None, None]
-    ignored = labels == ignore_index
-    wrong = ~ignored & ((labels < 0) | (labels >= num_classes))
-    if bool(wrong.any()):
-        raise ValueError(
-            f"labels must be below num_classes={num_classes} or {ignore_index}, got {int(labels[wrong][0])}: "
-            "raise num_classes, or set ignore_index"
-        )
-    rest = (1 - gt_prob) / (num_classes - 1)
-    probs = torch.where(labels.unsqueeze(-3) == classes, gt_prob, rest)
-    return torch.where(ignored.unsqueeze(-3), 1 / num_classes, probs).float()
-
-
-class _GaussianLattices:
-    """Lattices of positions by backend, size, deviation and device: the last few used, for all threads."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, backend: str, height: int, width: int, sxy: float, device: torch.device) -> Any:
-        key = (backend, height, width, float(sxy), device)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        # Built outside the lock: two threads may build the same one, which is harmless.
-        with torch.no_grad():
-            geometry = gaussian_geometry(height, width, sxy)
-            built = implementation(backend).build_gaussian(geometry, height, width, device)
-        with self._lock:
-            self._kept[key] = built
-            while len(self._kept) > _CACHED_SIZES:
-                self._kept.popitem(last=False)
-        return built
-
-    def clear(self) -> None:
-        with self._lock:
-            self._kept.clear()
-
-
-_gaussian_lattices = _GaussianLattices()
-
-
-@cache
-def _installed(package: str) -> bool:
-    try:
-        importlib.import_module(package)
-    except ImportError:
-        return False
-    return True
-
-
-def _choose_backend(backend: str, device: torch.device) -> str:
-    check_choice(backend, "backend", _BACKENDS)
-    if backend == "auto":
-        return "numba" if device.type == "cpu" and _installed("numba") else "torch"
-    # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
-    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
-        raise ValueError(
-            f"backend='triton' runs on a CUDA device but images is on {device}: "
-            "pass backend='auto', or images.cuda()"
-        )
-    if backend in _INSTALL and not _installed(backend):
-        raise ValueError(
-            f"backend={backend!r} needs the package {backend}, which cannot be imported: "
-            f"{_INSTALL[backend]}, or pass backend='auto'"
-        )
-    if backend == "numba" and device.type != "cpu":
-        raise ValueError(
-            f"backend='numba' runs on the CPU but images is on {device}: "
-            "pass backend='torch', or images.cpu()"
-        )
-    return backend
-
-
-def _equal(left: Tensor, right: Tensor) -> bool:
-    if left.device.type == "cpu":  # on bytes, torch.equal takes ten times as long as NumPy
-        return np.array_equal(left.numpy(), right.numpy())
-    return torch.equal(left, right)
-
-
-def _check_uint8(images: Tensor) -> None:
-    if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images must be uint8 in [0, 255], got {describe(images)}: "
-            "pass (images * 255).round().to(torch.uint8) for images in [0, 1]"
-        )
-
-
-def _check_parameters(sxy: float, srgb: float, gauss_sxy: float) -> LatticeParameters:
-    for name, value in (("sxy", sxy), ("srgb", srgb), ("gauss_sxy", gauss_sxy)):
-        check_positive(value, name)
-    return LatticeParameters(sxy, srgb, gauss_sxy)

@@ -1,14 +1,65 @@
 """Implementations of the dense CRF, one file or folder each, named like the backend.
 
 Each builds lattices from a geometry and runs mean field on them: ``build_gaussian``, ``build_bilateral``,
-``mean_field`` (numba also ``build_and_infer``, which keeps no lattice; pydensecrf only ``mean_field``). A
-backend is imported when it is first asked for: all but torch need a package that may be missing.
+``mean_field`` (numba also ``build_and_infer``, which keeps no lattice; pydensecrf only ``mean_field``).
+:func:`choose_backend` picks one for a device, :func:`implementation` imports it when it is first asked for:
+all but torch need a package that may be missing.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
+from functools import cache
 from types import ModuleType
+from typing import Literal, get_args
+
+import torch
+
+from ...checks import check_choice
+
+__all__ = ["BACKENDS", "Backend", "choose_backend", "implementation"]
+
+Backend = Literal["auto", "torch", "numba", "triton", "pydensecrf"]
+BACKENDS: tuple[str, ...] = get_args(Backend)
+_INSTALL = {
+    "numba": "pip install 'dhr_refine[numba]'",
+    "triton": "PyTorch for CUDA on Linux brings it, else pip install triton",
+    "pydensecrf": "pip install 'dhr_refine[crf]'",
+}
+
+
+@cache
+def _installed(package: str) -> bool:
+    try:
+        importlib.import_module(package)
+    except ImportError:
+        return False
+    return True
+
+
+def choose_backend(backend: str, device: torch.device) -> str:
+    """The backend that serves a device: the one asked for, never "auto"."""
+    check_choice(backend, "backend", BACKENDS)
+    if backend == "auto":
+        return "numba" if device.type == "cpu" and _installed("numba") else "torch"
+    # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
+    if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
+        raise ValueError(
+            f"backend='triton' runs on a CUDA device but images is on {device}: "
+            "pass backend='auto', or images.cuda()"
+        )
+    if backend in _INSTALL and not _installed(backend):
+        raise ValueError(
+            f"backend={backend!r} needs the package {backend}, which cannot be imported: "
+            f"{_INSTALL[backend]}, or pass backend='auto'"
+        )
+    if backend == "numba" and device.type != "cpu":
+        raise ValueError(
+            f"backend='numba' runs on the CPU but images is on {device}: "
+            "pass backend='torch', or images.cpu()"
+        )
+    return backend
 
 
 def implementation(backend: str) -> ModuleType:

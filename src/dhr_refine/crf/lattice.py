@@ -1,0 +1,212 @@
+"""Lattices of images, kept by callers (DenseCRFLattice), and of positions, kept here for images to come."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..checks import check_image_shape, check_positive, check_tensor, describe
+from .backends import Backend, choose_backend, implementation
+from .geometry import LatticeParameters, bilateral_geometry, gaussian_geometry
+
+# Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
+_CACHED_SIZES = 8
+
+
+class DenseCRFLattice:
+    r"""The filtering lattices of a batch of images: build once, use for every CRF call on these images.
+
+    Building takes 20 to 60 % of the first call of `dense_crf`; the lattice depends on the images and the
+    standard deviations only, not on the probabilities, the compatibilities or the number of classes.
+
+    Parameters
+    ----------
+    images : Tensor of shape (B, 3, H, W) or (3, H, W), uint8
+        RGB.
+    sxy : float, default 67
+        Standard deviation of the bilateral kernel in pixels.
+    srgb : float, default 3
+        Standard deviation of the bilateral kernel in grey levels.
+    gauss_sxy : float, default 1
+        Standard deviation of the Gaussian kernel in pixels.
+    backend : {"auto", "torch", "numba", "triton"}, default "auto"
+        As in `dense_crf`. pydensecrf cannot keep a lattice.
+
+    Attributes
+    ----------
+    backend : str
+        The implementation chosen, never "auto".
+    shape : tuple of int
+        (B, H, W).
+    device : torch.device
+        Where it lives.
+    nbytes : int
+        Memory in bytes, without the Gaussian kernel's, which images of one size share. 11 to 40 MB for
+        an image of 512 x 512.
+
+    Raises
+    ------
+    TypeError
+        If ``images`` is not a uint8 tensor, or a number is not a number.
+    ValueError
+        If a shape or an option is out of range, or the backend is not installed or not made for the
+        device.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine import DenseCRFLattice, dense_crf
+    >>> image = torch.zeros(3, 20, 30, dtype=torch.uint8)
+    >>> lattice = DenseCRFLattice(image, sxy=50, srgb=5, backend="torch")
+    >>> lattice
+    DenseCRFLattice(1 x 20 x 30, sxy=50, srgb=5, gauss_sxy=1, backend='torch', device='cpu')
+    >>> probs = torch.full((2, 20, 30), 0.5)
+    >>> dense_crf(image, probs, sxy=50, srgb=5, lattice=lattice).shape
+    torch.Size([2, 20, 30])
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        *,
+        sxy: float = 67,
+        srgb: float = 3,
+        gauss_sxy: float = 1,
+        backend: Backend = "auto",
+    ) -> None:
+        """Build the lattice."""
+        check_tensor(images, "images", "(B, 3, H, W) or (3, H, W)", ndim=(3, 4))
+        check_uint8(images)
+        images = images[None] if images.ndim == 3 else images
+        check_image_shape(images)
+        self.parameters = check_parameters(sxy, srgb, gauss_sxy)
+        self.backend = choose_backend(backend, images.device)
+        if self.backend == "pydensecrf":
+            raise ValueError(
+                "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "
+                "pydensecrf builds its own at every call; call dense_crf without lattice"
+            )
+        batch, _, height, width = images.shape
+        self.shape = (batch, height, width)
+        self.device = images.device
+        # Compared at each use: a lattice of other images would give a wrong result, silently.
+        self._images = torch.empty_like(images)
+        if images.device.type == "cpu":
+            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, as find_extent
+        else:
+            self._images.copy_(images)
+        module = implementation(self.backend)
+        self._gaussian = gaussian_lattices.get(self.backend, height, width, gauss_sxy, images.device)
+        with torch.no_grad():
+            geometry = bilateral_geometry(height, width, sxy, srgb)
+            self._bilateral = module.build_bilateral(geometry, self._images)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory in bytes, without the shared Gaussian kernel's."""
+        parts = self._bilateral if isinstance(self._bilateral, list) else [self._bilateral]
+        return self._images.nbytes + sum(part.nbytes for part in parts)
+
+    def __repr__(self) -> str:
+        """Say what the lattice was built for."""
+        size = " x ".join(map(str, self.shape))
+        numbers = ", ".join(f"{name}={value!r}" for name, value in self.parameters._asdict().items())
+        return f"DenseCRFLattice({size}, {numbers}, backend={self.backend!r}, device={str(self.device)!r})"
+
+
+def check_built_for(
+    lattice: DenseCRFLattice, images: Tensor, parameters: LatticeParameters, backend: str
+) -> None:
+    """Raise unless a lattice was built for exactly this call."""
+    batch, _, height, width = images.shape
+    if lattice.shape != (batch, height, width):
+        raise ValueError(
+            f"lattice was built for {' x '.join(map(str, lattice.shape))} images but images is "
+            f"{batch} x {height} x {width}: build a DenseCRFLattice for these images"
+        )
+    if lattice.device != images.device:
+        raise ValueError(
+            f"lattice is on {lattice.device} but images is on {images.device}: "
+            "build a DenseCRFLattice from images on that device"
+        )
+    for name, own, wanted in zip(parameters._fields, lattice.parameters, parameters, strict=True):
+        if own != wanted:
+            raise ValueError(
+                f"lattice was built with {name}={own!r} but dense_crf was called with {name}={wanted!r}: "
+                f"pass {name}={own!r}, or build another DenseCRFLattice"
+            )
+    if backend not in ("auto", lattice.backend):
+        raise ValueError(
+            f"lattice was built with backend={lattice.backend!r} but dense_crf was called with "
+            f"{backend!r}: pass backend='auto', or build another DenseCRFLattice"
+        )
+    if not _equal(lattice._images, images):
+        raise ValueError(
+            "lattice was built for other images of the same size: build a DenseCRFLattice for these images"
+        )
+
+
+def run_on(lattice: DenseCRFLattice, probs: Tensor, **options: Any) -> Tensor:
+    """Mean field from probabilities (B, K, H, W) on a lattice that was built for these images."""
+    module = implementation(lattice.backend)
+    return module.mean_field(lattice._bilateral, lattice._gaussian, probs, **options)
+
+
+def check_uint8(images: Tensor) -> None:
+    """Raise unless the images are uint8."""
+    if images.dtype != torch.uint8:
+        raise TypeError(
+            f"images must be uint8 in [0, 255], got {describe(images)}: "
+            "pass (images * 255).round().to(torch.uint8) for images in [0, 1]"
+        )
+
+
+def check_parameters(sxy: float, srgb: float, gauss_sxy: float) -> LatticeParameters:
+    """Raise unless the deviations are positive numbers."""
+    for name, value in (("sxy", sxy), ("srgb", srgb), ("gauss_sxy", gauss_sxy)):
+        check_positive(value, name)
+    return LatticeParameters(sxy, srgb, gauss_sxy)
+
+
+def _equal(left: Tensor, right: Tensor) -> bool:
+    if left.device.type == "cpu":  # on bytes, torch.equal takes ten times as long as NumPy
+        return np.array_equal(left.numpy(), right.numpy())
+    return torch.equal(left, right)
+
+
+class _GaussianLattices:
+    """Lattices of positions by backend, size, deviation and device: the last few used, for all threads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, backend: str, height: int, width: int, sxy: float, device: torch.device) -> Any:
+        """Find the lattice, or build it."""
+        key = (backend, height, width, float(sxy), device)
+        with self._lock:
+            if key in self._kept:
+                self._kept.move_to_end(key)
+                return self._kept[key]
+        # Built outside the lock: two threads may build the same one, which is harmless.
+        with torch.no_grad():
+            geometry = gaussian_geometry(height, width, sxy)
+            built = implementation(backend).build_gaussian(geometry, height, width, device)
+        with self._lock:
+            self._kept[key] = built
+            while len(self._kept) > _CACHED_SIZES:
+                self._kept.popitem(last=False)
+        return built
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        with self._lock:
+            self._kept.clear()
+
+
+gaussian_lattices = _GaussianLattices()
