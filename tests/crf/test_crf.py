@@ -124,10 +124,11 @@ def test_unnormalised_scores_are_clipped_not_rescaled(backend):
 def test_copies_of_far_vertices(monkeypatch, preset, classes, window):
     # A tile tells a window of vertices apart and works on copies of those that lie before it: of none where
     # an image is as small as here, of nearly all in the least window. The last of 5 classes is not filtered.
-    from dhr_refine.crf.backends.numba import run
+    from dhr_refine.crf.backends.numba import lattice as building
+    from dhr_refine.crf.backends.numba import solve
 
-    monkeypatch.setattr(run, "_WINDOW", window)
-    monkeypatch.setattr(run, "_PIXELS_PER_THREAD", 1000)
+    monkeypatch.setattr(building, "_WINDOW", window)
+    monkeypatch.setattr(solve, "_PIXELS_PER_THREAD", 1000)
     crf.lattice.gaussian_lattices.clear()
     image, probs = photo("astronaut", 300, 310), scores(classes, 300, 310)
     options = PRESETS[preset]
@@ -174,9 +175,9 @@ def test_any_layout_of_memory(backend, kept):
 
 
 def test_working_memory_is_kept_unless_it_is_large(monkeypatch):
-    from dhr_refine.crf.backends.numba import run
+    from dhr_refine.crf.backends.numba import memory
 
-    monkeypatch.setattr(run._Scratch, "_spare", spare := [])
+    monkeypatch.setattr(memory.Scratch, "_spare", spare := [])
     image, probs = photo("coffee", 60, 70), scores(3, 60, 70)
     first = dense_crf(image, probs, backend="numba")
     held = len(spare)  # one a thread
@@ -187,13 +188,13 @@ def test_working_memory_is_kept_unless_it_is_large(monkeypatch):
     assert torch.equal(dense_crf(image, probs, backend="numba"), first)
     # The limit is one for all.
     room = sum(own.nbytes for own in spare)
-    with run._Scratch.lend() as lent:
-        monkeypatch.setattr(run, "_SPARE_BYTES", room)
+    with memory.Scratch.lend() as lent:
+        monkeypatch.setattr(memory, "_SPARE_BYTES", room)
     assert lent in spare
-    with run._Scratch.lend() as lent:
-        monkeypatch.setattr(run, "_SPARE_BYTES", room - 1)
+    with memory.Scratch.lend() as lent:
+        monkeypatch.setattr(memory, "_SPARE_BYTES", room - 1)
     assert lent not in spare
-    monkeypatch.setattr(run, "_SPARE_BYTES", 1000)
+    monkeypatch.setattr(memory, "_SPARE_BYTES", 1000)
     assert torch.equal(dense_crf(image, probs, backend="numba"), first)
     assert len(spare) < held
 
@@ -218,7 +219,7 @@ def test_planes_and_chains(size, gauss_sxy, plane):
 @pytest.mark.parametrize("number", [2, 3, 7])
 @pytest.mark.parametrize(("gauss_sxy", "classes"), [(1, 4), (1, 21), (0.4, 4)])
 def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
-    from dhr_refine.crf.backends.numba import run
+    from dhr_refine.crf.backends.numba import solve
 
     image, probs = photo("coffee", 71, 150), scores(classes, 71, 150)
     options = {"gauss_sxy": gauss_sxy, "backend": "numba"}
@@ -227,7 +228,7 @@ def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
         torch.set_num_threads(1)
         expected = dense_crf(image, probs, **options)
         torch.set_num_threads(number)
-        monkeypatch.setattr(run, "_PIXELS_PER_THREAD", 100)
+        monkeypatch.setattr(solve, "_PIXELS_PER_THREAD", 100)
         results = [dense_crf(image, probs, **options) for _ in range(3)]
     finally:
         torch.set_num_threads(before)
@@ -238,7 +239,7 @@ def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
 
 @pytest.mark.parametrize("culprit", ["start", "first", "last"])
 def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
-    from dhr_refine.crf.backends.numba import filtering, run
+    from dhr_refine.crf.backends.numba import filtering, solve, threads
 
     class Broken(ThreadPoolExecutor):
         def submit(self, *args, **kwargs):
@@ -257,11 +258,11 @@ def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(3)
-        monkeypatch.setattr(run, "_PIXELS_PER_THREAD", 100)
+        monkeypatch.setattr(solve, "_PIXELS_PER_THREAD", 100)
         dense_crf(image, probs, backend="numba")  # builds the lattice of positions, compiles
         lattice = DenseCRFLattice(image, backend="numba")
         if culprit == "start":
-            monkeypatch.setattr(run, "ThreadPoolExecutor", Broken)
+            monkeypatch.setattr(threads, "ThreadPoolExecutor", Broken)
         else:
             monkeypatch.setattr(filtering, "mean_field", broken)
         with pytest.raises(RuntimeError, match="out of"):

@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic as _intrinsic
@@ -20,13 +19,6 @@ from numba.extending import models, register_model
 intrinsic: Any = _intrinsic
 
 _F32, _I32, _I8 = ir.FloatType(), ir.IntType(32), ir.IntType(8)
-
-
-def aligned(size: int, boundary: int) -> np.ndarray:
-    """Bytes with anything in them, from a multiple of ``boundary`` on."""
-    block = np.empty(size + boundary, np.uint8)
-    start = -block.ctypes.data % boundary
-    return block[start : start + size]
 
 
 class VectorType(types.Type):

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..compiled import simd
 from ..compiled.jit import compiled
+from ..compiled.memory import aligned
 
 _LANES = (0,) * 16
 _TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
@@ -89,7 +90,7 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
     size = 4 * math.prod(shape)
     if size < 2 * _LARGE_PAGE:
         return np.empty(shape, np.float32)
-    return simd.aligned(size, _LARGE_PAGE).view(np.float32).reshape(shape)
+    return aligned(size, _LARGE_PAGE).view(np.float32).reshape(shape)
 
 
 def _array(tensor: Tensor) -> np.ndarray:

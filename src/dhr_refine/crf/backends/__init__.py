@@ -14,7 +14,8 @@ from functools import cache
 from types import ModuleType
 from typing import Literal, get_args
 
-import torch
+# Not all of torch: in this folder, the name is that of a backend.
+from torch import device as Device
 
 from ...checks import check_choice
 
@@ -38,7 +39,7 @@ def _installed(package: str) -> bool:
     return True
 
 
-def choose_backend(backend: str, device: torch.device) -> str:
+def choose_backend(backend: str, device: Device) -> str:
     """The backend that serves a device: the one asked for, never "auto"."""
     check_choice(backend, "backend", BACKENDS)
     if backend == "auto":

@@ -1,0 +1,156 @@
+"""Lattices of the numba backend: the arrays that compiled loops fill, and the order in which they run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ...geometry import Geometry
+from . import embedding, filtering
+from .embedding import Lattice
+from .memory import Scratch, one_block
+from .threads import on_threads
+
+# Vertices that the pixels of a tile can tell apart, by 16 bits.
+_WINDOW = 2**16
+# A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
+_PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
+
+
+@dataclass(frozen=True)
+class NumbaKernel:
+    """One kernel's lattice for one image of N pixels, its weights times the normalisation."""
+
+    lattice: Lattice
+    size: tuple[int, int]  # height and width of the image
+    gain: float
+
+    @property
+    def vertices(self) -> int:
+        """Number of vertices, of cells where the lattice is a plane."""
+        return int(self.lattice.frontiers[-1])
+
+    @cached_property
+    def sums(self) -> np.ndarray:
+        """The kernel applied to ones, without the gain, (N,): asked for by some numbers of classes only."""
+        return _filter_ones(self.lattice, self.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the arrays in bytes."""
+        return sum(value.nbytes for value in self.lattice if isinstance(value, np.ndarray))
+
+
+def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> NumbaKernel:
+    """Build the lattice of positions."""
+    columns, rows = geometry.tables
+    # The row of a vertex less twice that of its pixel, and its column less 2/3 of that of its pixel, lie
+    # within 3 and 2 of 0; one more cell on every side is no vertex.
+    number = math.ceil(2 * float(rows[-1])) + 10
+    length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
+    tall = math.ceil(2 * float(rows[min(height, embedding.TILE_ROWS) - 1])) + 8  # rows in reach of a tile
+    if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
+        with Scratch.lend() as scratch:
+            return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
+    bits = (2 * length).bit_length()
+    strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
+    plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
+    corners = (0,) * 3
+    weights, offsets, bases, frontiers = _kept(corners, height, width)
+    frontiers[-1] = number * length
+    holes = embedding.embed_plane(
+        corners, height, width, columns, rows, plane.strides, plane.origin,
+        plane.phantom_keys(height * width), bits, length, offsets, weights, bases, frontiers,
+    )  # fmt: skip
+    unlinked = np.zeros(0, np.int32), np.zeros(4, np.int64), np.zeros((0, 2), np.int32)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *unlinked, *holes)
+    return _normalised(lattice, (height, width), geometry.gain)
+
+
+def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
+    """Build the lattices of positions and colours, one per image."""
+    threads = torch.get_num_threads()
+    inner = 1 if len(images) >= threads else threads
+
+    def build_one(image: np.ndarray, scratch: Scratch) -> NumbaKernel:
+        return build(geometry, image, inner, scratch)
+
+    return on_threads(build_one, images.numpy(), threads if inner == 1 else 1)
+
+
+def build(geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch) -> NumbaKernel:
+    """Build the lattice of one image (C, H, W); the channels are those of the geometry, beside positions."""
+    height, width = image.shape[1:]
+    pixels, corners = height * width, (0,) * (geometry.dimension + 1)
+    id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
+    if id_bits + geometry.key_bits > 63:
+        raise ValueError(
+            f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
+            "pass larger sxy and srgb, or backend='torch'"
+        )
+    columns, rows, *levels = geometry.tables
+    colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
+    bits = scratch.table_bits or max(9, (pixels // 4).bit_length())
+    # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
+    weights, offsets, bases, frontiers = _kept(corners, height, width)
+    (table,) = scratch.take("table", (len(corners) << bits, np.int64))
+    table.fill(0)
+    copies, table, bits = embedding.embed(
+        corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
+        geometry.phantom_keys(pixels), table, bits, id_bits, _WINDOW, offsets, weights, bases, frontiers,
+    )  # fmt: skip
+    scratch.table_bits = max(9, (4 * int(frontiers[-1]) // len(corners)).bit_length())
+    (following,) = scratch.take("following", (int(frontiers[-1]) * len(corners), np.int32))
+    following.reshape(-1, len(corners))[copies[:, 0]] = -1
+    links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
+    no_plane = np.zeros(0, np.int32), np.zeros(1, np.int64)
+    lattice = Lattice(corners, offsets, weights, bases, frontiers, *links, copies, *no_plane)
+    return _normalised(lattice, (height, width), geometry.gain)
+
+
+def _link(
+    corners: tuple[int, ...],
+    following: np.ndarray,
+    table: np.ndarray,
+    bits: int,
+    id_bits: int,
+    strides: np.ndarray,
+    threads: int,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Chain up neighbours; return the chains of all axes and the start of each."""
+
+    def follow(coset: int, _: Scratch) -> None:
+        embedding.follow(corners, coset, table, bits, id_bits, strides, following)
+
+    def chain(axis: int, _: Scratch) -> np.ndarray:
+        return embedding.chain(corners, axis, following)
+
+    on_threads(follow, range(len(corners)), threads)
+    runs = on_threads(chain, range(len(corners)), threads)
+    # The blur looks one entry ahead.
+    return np.concatenate([*runs, np.zeros(1, np.int32)]), np.cumsum([0, *map(len, runs)])
+
+
+def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]:
+    """Weights, offsets, bases and frontiers of a lattice, to be filled, in one block."""
+    each, tiles = height * width * len(corners), embedding.tile_count(height, width)
+    parts = ((each, np.float32), (each, np.uint16), (tiles, np.int64), (tiles + 1, np.int64))
+    return one_block(parts)
+
+
+def _normalised(lattice: Lattice, size: tuple[int, int], gain: float) -> NumbaKernel:
+    """Fold the symmetric normalisation into the weights."""
+    sums = _filter_ones(lattice, size)
+    filtering.normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
+    return NumbaKernel(lattice, size, gain)
+
+
+def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
+    sums = np.empty(size[0] * size[1], np.float32)
+    filtering.filter_ones(lattice, *size, sums)
+    return sums
