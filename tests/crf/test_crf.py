@@ -239,7 +239,7 @@ def test_threads_inside_one_image(monkeypatch, number, gauss_sxy, classes):
 
 @pytest.mark.parametrize("culprit", ["start", "first", "last"])
 def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
-    from dhr_refine.crf.backends.numba import filtering, solve, threads
+    from dhr_refine.crf.backends.numba import iterations, solve, threads
 
     class Broken(ThreadPoolExecutor):
         def submit(self, *args, **kwargs):
@@ -247,7 +247,7 @@ def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
                 raise RuntimeError("out of threads")
             return super().submit(*args, **kwargs)
 
-    compiled = filtering.mean_field
+    compiled = iterations.mean_field
 
     def broken(*arguments):
         if arguments[-5] == (0 if culprit == "first" else 2):
@@ -264,7 +264,7 @@ def test_a_thread_that_fails_stops_the_others(monkeypatch, culprit):
         if culprit == "start":
             monkeypatch.setattr(threads, "ThreadPoolExecutor", Broken)
         else:
-            monkeypatch.setattr(filtering, "mean_field", broken)
+            monkeypatch.setattr(iterations, "mean_field", broken)
         with pytest.raises(RuntimeError, match="out of"):
             dense_crf(image, probs, lattice=lattice)
     finally:
@@ -743,18 +743,18 @@ def test_machine_code_on_disk_follows_all_sources(tmp_path):
     shutil.copytree(Path(dhr_refine.__file__).parent, twin, ignore=ignored)
     code = """
 import numpy as np
-from dhr_refine.crf.backends.numba import embedding, filtering
+from dhr_refine.crf.backends.numba import tiles, unaries
 unary = np.empty(128, np.float32)
 probs = np.exp(-np.arange(128, dtype=np.float32) / 16)[None]
-filtering._pack_unary(probs, 16, unary, 0, embedding.tile_count(8, 16), (), (0,), (0,))
+unaries.pack_unary(probs, 16, unary, 0, tiles.tile_count(8, 16), (), (0,), (0,))
 print(*np.rint(-16 * unary[:10]).astype(int))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     firsts = []
     for rows in (8, 4, 4):
-        source = (twin / "crf/backends/numba/embedding.py").read_text()
+        source = (twin / "crf/backends/numba/tiles.py").read_text()
         source = re.sub(r"TILE_ROWS, TILE_COLUMNS = .*", f"TILE_ROWS, TILE_COLUMNS = {rows}, 16", source)
-        (twin / "crf/backends/numba/embedding.py").write_text(source)
+        (twin / "crf/backends/numba/tiles.py").write_text(source)
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         firsts.append(done.stdout.split())

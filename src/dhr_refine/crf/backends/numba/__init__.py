@@ -1,8 +1,13 @@
 """The dense CRF on a CPU, compiled by numba: no compiler to install, no GIL held.
 
-``lattice.py`` builds lattices and ``solve.py`` runs mean field on them: both prepare arrays (``memory.py``)
-and threads (``threads.py``) for compiled loops. ``embedding.py`` places the pixels in a lattice and links its
-vertices, ``filtering.py`` filters and runs mean field.
+Python prepares arrays (``memory.py``) and threads (``threads.py``), compiled loops fill them. All of these
+release the GIL; none uses fast-math.
+
+- ``lattice.py`` builds lattices. Image to simplices, ``tiles.py`` by tiles: ``simplices.py``. Simplices to
+  numbered vertices: ``vertices.py`` by the hash tables of ``tables.py``, or ``planes.py`` without any.
+  Vertices to neighbours: ``chains.py``. Weights: ``normalise.py``.
+- ``solve.py`` runs mean field on them. Probabilities to logarithms: ``unaries.py``. Then, by turns
+  (``iterations.py``), a pass over the pixels, ``passes.py``, and one over the vertices, ``blur.py``.
 """
 
 from .lattice import NumbaKernel, build_bilateral, build_gaussian

@@ -5,21 +5,47 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...geometry import Geometry
-from . import embedding, filtering
-from .embedding import Lattice
+from . import chains
 from .memory import Scratch, one_block
+from .normalise import filter_ones, normalise_weights
+from .planes import embed_plane
 from .threads import on_threads
+from .tiles import TILE_ROWS, tile_count
+from .vertices import embed
 
 # Vertices that the pixels of a tile can tell apart, by 16 bits.
 _WINDOW = 2**16
 # A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
 _PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
+
+
+class Lattice(NamedTuple):
+    """One kernel's lattice for one image of N pixels, as the compiled loops take it.
+
+    Pixels know their vertices by 16 bits, counted from a base of the tile. A vertex whose number has fallen
+    too far behind gets a copy with a new number: what is splatted into the copy is added to the original
+    before the blur, and taken over from it afterwards.
+    """
+
+    corners: tuple[int, ...]  # d + 1 zeros: the number of a pixel's vertices as a type
+    offsets: np.ndarray  # (N * (d + 1),) uint16: vertices of each pixel, less the base of its tile
+    weights: np.ndarray  # (N * (d + 1),) float32: barycentric weights
+    bases: np.ndarray  # (tiles,) int64: what the vertices of each tile are counted from
+    frontiers: np.ndarray  # (tiles + 1,) int64: vertices up to which the tiles before touch any; last: all
+    # Neighbours on each axis. In general, chains of vertices (see chain):
+    chains: np.ndarray  # int32, one axis after the other, and one more entry
+    starts: np.ndarray  # (d + 2,) int64: where each axis starts in ``chains``
+    copies: np.ndarray  # (n, 2) int32: copy and original, which may be an older copy; the oldest first
+    # Lattices of positions alone are planes instead, rows of cells some of which are no vertices:
+    holes: np.ndarray  # int32: these cells
+    hole_starts: np.ndarray  # (rows + 1,) int64: where each row starts in ``holes``; one entry: no plane
 
 
 @dataclass(frozen=True)
@@ -53,7 +79,7 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     # within 3 and 2 of 0; one more cell on every side is no vertex.
     number = math.ceil(2 * float(rows[-1])) + 10
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
-    tall = math.ceil(2 * float(rows[min(height, embedding.TILE_ROWS) - 1])) + 8  # rows in reach of a tile
+    tall = math.ceil(2 * float(rows[min(height, TILE_ROWS) - 1])) + 8  # rows in reach of a tile
     if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
         with Scratch.lend() as scratch:
             return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
@@ -63,7 +89,7 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     corners = (0,) * 3
     weights, offsets, bases, frontiers = _kept(corners, height, width)
     frontiers[-1] = number * length
-    holes = embedding.embed_plane(
+    holes = embed_plane(
         corners, height, width, columns, rows, plane.strides, plane.origin,
         plane.phantom_keys(height * width), bits, length, offsets, weights, bases, frontiers,
     )  # fmt: skip
@@ -100,7 +126,7 @@ def build(geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch)
     weights, offsets, bases, frontiers = _kept(corners, height, width)
     (table,) = scratch.take("table", (len(corners) << bits, np.int64))
     table.fill(0)
-    copies, table, bits = embedding.embed(
+    copies, table, bits = embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
         geometry.phantom_keys(pixels), table, bits, id_bits, _WINDOW, offsets, weights, bases, frontiers,
     )  # fmt: skip
@@ -125,10 +151,10 @@ def _link(
     """Chain up neighbours; return the chains of all axes and the start of each."""
 
     def follow(coset: int, _: Scratch) -> None:
-        embedding.follow(corners, coset, table, bits, id_bits, strides, following)
+        chains.follow(corners, coset, table, bits, id_bits, strides, following)
 
     def chain(axis: int, _: Scratch) -> np.ndarray:
-        return embedding.chain(corners, axis, following)
+        return chains.chain(corners, axis, following)
 
     on_threads(follow, range(len(corners)), threads)
     runs = on_threads(chain, range(len(corners)), threads)
@@ -138,7 +164,7 @@ def _link(
 
 def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]:
     """Weights, offsets, bases and frontiers of a lattice, to be filled, in one block."""
-    each, tiles = height * width * len(corners), embedding.tile_count(height, width)
+    each, tiles = height * width * len(corners), tile_count(height, width)
     parts = ((each, np.float32), (each, np.uint16), (tiles, np.int64), (tiles + 1, np.int64))
     return one_block(parts)
 
@@ -146,11 +172,11 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
 def _normalised(lattice: Lattice, size: tuple[int, int], gain: float) -> NumbaKernel:
     """Fold the symmetric normalisation into the weights."""
     sums = _filter_ones(lattice, size)
-    filtering.normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
+    normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
     return NumbaKernel(lattice, size, gain)
 
 
 def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
     sums = np.empty(size[0] * size[1], np.float32)
-    filtering.filter_ones(lattice, *size, sums)
+    filter_ones(lattice, *size, sums)
     return sums

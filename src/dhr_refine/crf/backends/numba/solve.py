@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from ...geometry import Geometry
-from . import filtering
-from .embedding import Lattice
-from .lattice import NumbaKernel, build
+from . import iterations as compiled
+from .lattice import Lattice, NumbaKernel, build
 from .memory import Scratch
+from .passes import block_size
 from .threads import on_threads, together
 
 # Below this many pixels a second thread costs more than it saves.
@@ -90,7 +90,7 @@ def _solve(
     hidden = int(_layout(classes - 1) < _layout(classes))
     lanes, chunks = _layout(classes - hidden)
     # Each thread's values start on a cache line.
-    strides = [chunks * filtering.block_size(kernel.vertices, (0,) * lanes) for kernel in kernels]
+    strides = [chunks * block_size(kernel.vertices, (0,) * lanes) for kernel in kernels]
     sizes = [pixels * hidden, pixels * lanes * chunks, *(2 * threads * part for part in strides)]
     totals, unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
     gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
@@ -105,7 +105,7 @@ def _solve(
     arguments += [probs, unary, totals, result, kernels[0].size[1], iterations, spans]
 
     def work(thread: int, arrivals: np.ndarray) -> None:
-        filtering.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
+        compiled.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
 
     together(work, threads)
 

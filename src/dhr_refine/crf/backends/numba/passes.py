@@ -1,0 +1,244 @@
+"""One pass over the pixels of an image: from values at the vertices to probabilities, and back to vertices.
+
+The arguments that end in 5 belong to the bilateral lattice, those in 2 to the one of positions.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from dhr_refine.compiled import simd
+from dhr_refine.compiled.jit import compiled
+
+from .tiles import TILE, TILE_COLUMNS, tile_box, tiles_across
+
+_ACROSS = (0,) * TILE_COLUMNS
+# Where a pass moves more bytes than this, data are asked for while the tile this far before is at work.
+_CACHED, _AHEAD = 10 * 2**20, 2
+
+
+@compiled
+def run_pass(
+    lattice5, values5, next5, gain5, lattice2, values2, next2, gain2,
+    unary, totals, result, width, first, stop, slicing, splatting, hidden, blocks, tag,
+):  # fmt: skip
+    """One pass over the pixels of some tiles: slice both lattices, softmax, then splat or write out.
+
+    With a hidden class, only the others are filtered: the probabilities of a pixel sum to one, and so
+    their messages to ``totals``.
+    """
+    lanes, chunks = len(tag), len(blocks)
+    buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
+    last = np.zeros(TILE * lanes + 16, np.float32)
+    height = result.shape[1] // width
+    size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
+    # Taken out of the tuples here: numba counts references to arrays where it reads them.
+    corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
+    corners2, offsets2, weights2, bases2, frontiers2 = lattice2[:5]
+    cleared5, cleared2 = np.int64(0), np.int64(0)
+    # Bytes: weights and offsets, unary terms, and the values read and written.
+    far = (54 + 4 * lanes * chunks) * height * width + 8 * (size5 + size2) * chunks > _CACHED
+    for tile in range(first, stop):
+        y0, tall, x0, wide = tile_box(tile, height, width)
+        start, pixels = y0 * width + x0 * tall, tall * wide
+        base5, base2 = bases5[tile] * lanes, bases2[tile] * lanes
+        if not splatting:
+            _prefetch_result(result, width, tile)
+        if slicing:
+            _slice(
+                corners5, offsets5, weights5, values5, base5, size5,
+                corners2, offsets2, weights2, values2, base2, size2, start, pixels, buffer, blocks, tag,
+            )  # fmt: skip
+        _softmax(unary, totals, start, buffer, last, pixels, slicing, hidden, blocks, tag)
+        if splatting:
+            # Vertices are cleared when the first pixels touch them: they stay in the first cache until then.
+            fresh5, fresh2 = frontiers5[tile + 1] * lanes, frontiers2[tile + 1] * lanes
+            cleared5 = _clear(next5, size5, cleared5, fresh5, blocks)
+            cleared2 = _clear(next2, size2, cleared2, fresh2, blocks)
+            if far:
+                _prefetch_vertices(
+                    frontiers5, values5, size5, frontiers2, values2, size2, width, tile, stop, blocks, tag
+                )
+            _splat(
+                corners5, offsets5, weights5, next5, base5, size5, gain5,
+                corners2, offsets2, weights2, next2, base2, size2, gain2,
+                unary, start, pixels, far, buffer, blocks, tag,
+            )  # fmt: skip
+        else:
+            kept = result.shape[0] - len(hidden)
+            for c in range(kept):
+                _write_out(buffer, result, width, tile, c, c // lanes * TILE * lanes + c % lanes, tag)
+            if len(hidden):
+                _write_out(last, result, width, tile, kept, 0, tag)
+
+
+@compiled
+def _slice(
+    corners5, offsets5, weights5, values5, base5, size5,
+    corners2, offsets2, weights2, values2, base2, size2, start, pixels, buffer, blocks, tag,
+):  # fmt: skip
+    """Read the messages of a tile's pixels from the vertices of both lattices."""
+    lanes = len(tag)
+    zero = simd.fill(np.float32(0), tag)
+    for i in range(pixels):
+        at5, at2 = (start + i) * 6, (start + i) * 3
+        for chunk in range(len(blocks)):
+            message = simd.gather(
+                offsets5, weights5, at5, corners5,
+                values5, base5 + chunk * size5, zero,
+            )  # fmt: skip
+            message = simd.gather(
+                offsets2, weights2, at2, corners2,
+                values2, base2 + chunk * size2, message,
+            )  # fmt: skip
+            simd.store(buffer, (chunk * TILE + i) * lanes, message)
+
+
+@compiled
+def _splat(
+    corners5, offsets5, weights5, next5, base5, size5, gain5,
+    corners2, offsets2, weights2, next2, base2, size2, gain2,
+    unary, start, pixels, far, buffer, blocks, tag,
+):  # fmt: skip
+    """Add the probabilities of a tile's pixels to the vertices of both lattices."""
+    lanes, chunks = len(tag), len(blocks)
+    ahead = _AHEAD * pixels
+    often = 3 if far else -1  # every fourth pixel, or the first of a tile
+    for i in range(pixels):
+        at5, at2 = (start + i) * 6, (start + i) * 3
+        if i & often == 0:
+            # A pass reads these once. Asked for in this way, they leave the caches to the values at
+            # the vertices, which the pixels touch in no order that a machine could foresee.
+            simd.prefetch_once(weights5, at5 + ahead * 6)
+            simd.prefetch_once(weights5, at5 + ahead * 6 + 16)
+            simd.prefetch_once(offsets5, at5 + ahead * 6)
+            simd.prefetch_once(weights2, at2 + ahead * 3)
+            simd.prefetch_once(offsets2, at2 + ahead * 3)
+            for chunk in range(chunks):
+                at = ((start + ahead) * chunks + chunk * pixels + i) * lanes
+                for line in range(0, 4 * lanes, 16):
+                    simd.prefetch_once(unary, at + line)
+        for chunk in range(chunks):
+            value = simd.load(buffer, (chunk * TILE + i) * lanes, tag)
+            simd.scatter(
+                offsets5, weights5, at5, corners5,
+                next5, base5 + chunk * size5, simd.mul(simd.fill(gain5, tag), value),
+            )  # fmt: skip
+            simd.scatter(
+                offsets2, weights2, at2, corners2,
+                next2, base2 + chunk * size2, simd.mul(simd.fill(gain2, tag), value),
+            )  # fmt: skip
+
+
+@compiled
+def _prefetch_result(result, width, tile):
+    """Ask for where a tile's result goes: its rows lie too far apart for the machine to foresee that."""
+    height = result.shape[1] // width
+    flat = result.reshape(result.size)
+    y0, tall, x0, _ = tile_box(tile, height, width)
+    for c in range(result.shape[0]):
+        for y in range(y0, y0 + tall):
+            simd.prefetch(flat, (c * height + y) * width + x0)
+
+
+@compiled
+def _prefetch_vertices(
+    frontiers5, values5, size5, frontiers2, values2, size2, width, tile, stop, blocks, tag
+):
+    """Ask for vertices that the next tile is the first to touch, and a part of those of the tiles below.
+
+    The cells of a plane that lie in a row of tiles follow each other.
+    """
+    lanes, across = len(tag), tiles_across(width)
+    below = (tile // across + 1) * across
+    if tile + 1 < stop:
+        begin, end = frontiers5[tile + 1] * lanes, frontiers5[tile + 2] * lanes
+        _prefetch_range(values5, size5, begin, end, blocks)
+    if below < stop:
+        part = (frontiers2[below + 1] - frontiers2[below]) // across + 1
+        begin = (frontiers2[below] + part * (tile % across)) * lanes
+        _prefetch_range(values2, size2, begin, begin + part * lanes, blocks)
+
+
+@compiled
+def _softmax(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag):
+    """Turn the messages of a tile into probabilities, in place; those of a hidden class go to ``last``."""
+    lanes = len(tag)
+    wide = (0,) * 16
+    zero, one = simd.fill(np.float32(0), wide), simd.fill(np.float32(1), wide)
+    # Blocks of channels: those of the tile's unary terms, and those of the buffer.
+    given, own = pixels * lanes, TILE * lanes
+    for start in range(0, pixels * lanes, 16):
+        rest = zero
+        if slicing and len(hidden):
+            # The hidden class's message is what the others leave of the sum.
+            for chunk in range(len(blocks)):
+                rest = simd.add(rest, simd.load(buffer, chunk * own + start, wide))
+            whole = simd.spread(totals, tile + start // lanes, tag)
+            rest = simd.sub(whole, simd.group_total(rest, tag))
+        peak = rest if len(hidden) else simd.fill(np.float32(-1e38), wide)
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
+            logit = simd.load(unary, tile * lanes * len(blocks) + chunk * given + start, wide)
+            if slicing:
+                logit = simd.add(logit, simd.load(buffer, at, wide))
+            simd.store(buffer, at, logit)
+            peak = simd.maximum(peak, logit)
+        peak = simd.group_largest(peak, tag)
+        sum_ = zero
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
+            part = simd.exp(simd.sub(simd.load(buffer, at, wide), peak))
+            simd.store(buffer, at, part)
+            sum_ = simd.add(sum_, part)
+        sum_ = simd.group_total(sum_, tag)
+        if len(hidden):
+            rest = simd.exp(simd.sub(rest, peak))
+            sum_ = simd.add(sum_, rest)
+        inverse = simd.div(one, sum_)
+        for chunk in range(len(blocks)):
+            at = chunk * own + start
+            simd.store(buffer, at, simd.mul(inverse, simd.load(buffer, at, wide)))
+        if len(hidden):
+            simd.store(last, start, simd.mul(inverse, rest))
+
+
+@compiled
+def block_size(vertices, tag):
+    """Room for one block of channels of all vertices, in whole vectors of 16."""
+    return -(-vertices * len(tag) // 16) * 16
+
+
+@compiled
+def _clear(values, size, start, stop, blocks):
+    """Clear a range in every block of channels, up to a whole vector; return its end."""
+    wide = (0,) * 16
+    zero = simd.fill(np.float32(0), wide)
+    stop = start + -(-(stop - start) // 16) * 16
+    for chunk in range(len(blocks)):
+        for at in range(start, stop, 16):
+            simd.store(values, chunk * size + at, zero)
+    return stop
+
+
+@compiled
+def _prefetch_range(values, size, start, stop, blocks):
+    """Ask for a range in every block of channels before it is read."""
+    for chunk in range(len(blocks)):
+        for at in range(start, stop, 16):
+            simd.prefetch(values, chunk * size + at)
+
+
+@compiled
+def _write_out(buffer, result, width, tile, c, at, tag):
+    """Write the probabilities of a class in a tile, the first at ``at``, to the class-major result (K, N)."""
+    pixels, lanes = result.shape[1], len(tag)
+    flat = result.reshape(result.size)
+    y0, tall, x0, wide = tile_box(tile, pixels // width, width)
+    for y in range(tall):
+        target = c * pixels + (y0 + y) * width + x0
+        if wide == TILE_COLUMNS:
+            simd.store(flat, target, simd.load_every(buffer, at + y * lanes, tall * lanes, _ACROSS))
+        else:
+            for x in range(wide):
+                simd.poke(flat, target + x, simd.peek(buffer, at + (x * tall + y) * lanes))
