@@ -4,32 +4,39 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
+from .cache import CheckedCache
 
-def _digest_sources() -> str:
-    """Fingerprint of the package's modules, some of which hold compiled code."""
+# What machine code is made of: compiled functions, and modules whose constants are frozen into them.
+_SOURCES = ("compiled/*.py", "**/*_numba.py", "crf/backends/numba/*.py", "crf/unary.py")
+
+
+def find_sources(package: Path) -> list[Path]:
+    """Files of a copy of this package that its machine code is made of."""
+    return sorted({path for pattern in _SOURCES for path in package.glob(pattern)})
+
+
+def digest_sources(package: Path) -> str:
+    """Fingerprint of these files."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parents[1].rglob("*.py")):
-        digest.update(path.read_bytes())
+    for path in find_sources(package):
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(package).as_posix()} {len(content)}\n".encode() + content)
     return digest.hexdigest()
 
 
-SOURCES = _digest_sources()
+SOURCES = digest_sources(Path(__file__).parents[1])
 
 
 def compiled(function: Callable[..., Any]) -> Any:
     """Compile without the GIL; keep the machine code on disk where that is possible."""
-    try:
-        dispatcher: Any = njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return njit(nogil=True)(function)
-    # numba takes machine code from disk if the file of the function itself has not changed. But code and
-    # constants of other modules are part of it, and old ones would work on memory in an outdated layout.
-    kept = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
-    if kept is not None:  # private, and the same since long before the oldest numba that we take
-        kept._source_stamp = (kept._source_stamp, SOURCES)
+    dispatcher: Any = njit(nogil=True)(function)
+    # An error says that neither the package's folder nor the user's cache can be written.
+    with suppress(RuntimeError, OSError):
+        dispatcher._cache = CheckedCache(function, SOURCES)
     return dispatcher

@@ -31,6 +31,7 @@ def run_pass(
     buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
     last = np.zeros(TILE * lanes + 16, np.float32)
     height = result.shape[1] // width
+    flat = result.reshape(result.size)
     size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
     # Taken out of the tuples here: numba counts references to arrays where it reads them.
     corners5, offsets5, weights5, bases5, frontiers5 = lattice5[:5]
@@ -43,7 +44,10 @@ def run_pass(
         start, pixels = y0 * width + x0 * tall, tall * wide
         base5, base2 = bases5[tile] * lanes, bases2[tile] * lanes
         if not splatting:
-            _prefetch_result(result, width, tile)
+            # Rows of the result lie too far apart for the machine to foresee where writing goes on.
+            for c in range(result.shape[0]):
+                for y in range(y0, y0 + tall):
+                    simd.prefetch(flat, (c * height + y) * width + x0)
         if slicing:
             _slice(
                 corners5, offsets5, weights5, values5, base5, size5,
@@ -128,17 +132,6 @@ def _splat(
                 offsets2, weights2, at2, corners2,
                 next2, base2 + chunk * size2, simd.mul(simd.fill(gain2, tag), value),
             )  # fmt: skip
-
-
-@compiled
-def _prefetch_result(result, width, tile):
-    """Ask for where a tile's result goes: its rows lie too far apart for the machine to foresee that."""
-    height = result.shape[1] // width
-    flat = result.reshape(result.size)
-    y0, tall, x0, _ = tile_box(tile, height, width)
-    for c in range(result.shape[0]):
-        for y in range(y0, y0 + tall):
-            simd.prefetch(flat, (c * height + y) * width + x0)
 
 
 @compiled

@@ -35,8 +35,8 @@ def _elevate(features, rest, corners):
 def _rank(rest, rounded, rank, corners):
     """Round coordinates to multiples of d + 1, and count for each difference those that are larger.
 
-    Leaves the rounded coordinates, divided by d + 1, in ``rounded``, and the counts in ``rank``, all too
-    large by the sum of the rounded coordinates, which may not be zero yet.
+    Leaves the rounded coordinates, divided by d + 1, in ``rounded``, and the counts in ``rank``. Returns the
+    sum of the rounded coordinates, which may not be zero yet.
     """
     d1 = len(corners)
     zero, one = simd.fill(np.float32(0), _TAG), simd.fill(np.float32(1), _TAG)
@@ -60,18 +60,17 @@ def _rank(rest, rounded, rank, corners):
             other = simd.load(rank, j * _GROUP, _TAG)
             simd.store(rank, j * _GROUP, simd.add(other, simd.sub(one, before)))
         simd.store(rank, i * _GROUP, place)
-    for i in range(d1):
-        simd.store(rank, i * _GROUP, simd.add(simd.load(rank, i * _GROUP, _TAG), off))
+    return off
 
 
 @compiled
-def _return_to_plane(rest, rounded, rank, corners):
-    """Move rounded coordinates to where their sum is zero; keep the differences, over d + 1, in ``rest``."""
+def _return_to_plane(rest, rounded, rank, off, corners):
+    """Move rounded coordinates from a sum ``off`` to zero; keep the differences, over d + 1, in ``rest``."""
     d1 = len(corners)
     zero, one = simd.fill(np.float32(0), _TAG), simd.fill(np.float32(1), _TAG)
     up, down = simd.fill(np.float32(d1), _TAG), simd.fill(np.float32(1) / np.float32(d1), _TAG)
     for i in range(d1):
-        place = simd.load(rank, i * _GROUP, _TAG)
+        place = simd.add(simd.load(rank, i * _GROUP, _TAG), off)
         shift = simd.sub(simd.less(place, zero), simd.sub(one, simd.less(place, up)))
         near = simd.add(simd.load(rounded, i * _GROUP, _TAG), shift)
         simd.store(rank, i * _GROUP, simd.add(place, simd.mul(shift, up)))
@@ -136,8 +135,8 @@ def place_tile(
                 level = np.int64(simd.peek(image, c * height * width + simd.peek(places, lane)))
                 simd.poke(features, (2 + c) * _GROUP + lane, simd.peek(levels, c * 256 + level))
         _elevate(features, rest, corners)
-        _rank(rest, rounded, rank, corners)
-        _return_to_plane(rest, rounded, rank, corners)
+        off = _rank(rest, rounded, rank, corners)
+        _return_to_plane(rest, rounded, rank, off, corners)
         _order(rest, rank, steps, shares, corners)
         for lane in range(lanes):
             key = -origin

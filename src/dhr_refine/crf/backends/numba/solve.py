@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...geometry import Geometry
-from . import iterations as compiled
+from . import iterations as loops
 from .lattice import Lattice, NumbaKernel, build
 from .memory import Scratch
 from .passes import block_size
@@ -105,7 +105,7 @@ def _solve(
     arguments += [probs, unary, totals, result, kernels[0].size[1], iterations, spans]
 
     def work(thread: int, arrivals: np.ndarray) -> None:
-        compiled.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
+        loops.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
 
     together(work, threads)
 
