@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from .checks import check_count, check_tensor, describe, read_ints
 
+__all__ = ["capture_layers", "tokens_to_map"]
+
 # Tokens in front of the patches in common ViTs: none, class, class and distillation, class and 4 registers.
 _USUAL_PREFIXES = (0, 1, 2, 5)
 

@@ -11,6 +11,8 @@ from torch import Tensor
 
 from .checks import check_choice, check_filled, check_ignore_index, check_tensor, describe, read_ints
 
+__all__ = ["View", "has_labels"]
+
 
 @dataclass(frozen=True)
 class View:

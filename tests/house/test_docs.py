@@ -4,81 +4,20 @@ from __future__ import annotations
 
 import ast
 import fnmatch
-import importlib
 import inspect
 import re
 from pathlib import Path
 
 import pytest
+from api_pages import API, DOCS, documented, read, resolve
 from places import ROOT
 
-import dhr_refine
-
-DOCS = ROOT / "docs"
-API = sorted((DOCS / "api").glob("*.md"))
 PAGES = sorted([*DOCS.glob("*.md"), *API])
 EXAMPLES = sorted((ROOT / "examples").glob("plot_*.py"))
-# Modules whose names are reached through the module; the others export through the package.
-MODULES = ("metrics", "viz")
-DIRECTIVE = r"^\s*\.\. (currentmodule|py:module|auto\w+):: (\S+)"
 
 
 def relative(path: Path) -> str:
     return path.relative_to(ROOT).as_posix()
-
-
-def read(path: Path) -> str:
-    return path.read_text(encoding="utf-8")
-
-
-def documented() -> list[str]:
-    """Full names in the autodoc directives of the API pages."""
-    names = []
-    for page in API:
-        scope = ""
-        for directive, name in re.findall(DIRECTIVE, read(page), re.M):
-            if directive in ("currentmodule", "py:module"):
-                scope = name
-            elif directive == "automodule":
-                names += [f"{name}.{member}" for member in public(name)]
-            elif directive in ("automethod", "autoproperty", "autoattribute"):
-                names.append(f"{names_class(names)}.{name}")
-            else:
-                names.append(name if name.startswith("dhr_refine") else f"{scope}.{name}")
-    return names
-
-
-def public(module: str) -> list[str]:
-    """What a module offers to others."""
-    return list(importlib.import_module(module).__all__)
-
-
-def names_class(names: list[str]) -> str:
-    """The class that a member directive belongs to: the latest name that is one."""
-    return next(name for name in reversed(names) if inspect.isclass(resolve(name)))
-
-
-def resolve(name: str) -> object:
-    """The object behind a full name."""
-    parts = name.split(".")
-    found: object = dhr_refine
-    for count, part in enumerate(parts[1:], start=2):
-        if inspect.ismodule(found) and not hasattr(found, part):
-            importlib.import_module(".".join(parts[:count]))
-        found = getattr(found, part)
-    return found
-
-
-def test_api_pages_name_everything_public():
-    found = {name.rpartition(".")[2] for name in documented()}
-    assert set(dhr_refine.__all__) - set(MODULES) <= found
-
-
-@pytest.mark.parametrize("module", MODULES)
-def test_api_pages_name_everything_in_module(module):
-    names = public(f"dhr_refine.{module}")
-    assert names
-    assert set(names) <= {name.rpartition(".")[2] for name in documented()}
 
 
 @pytest.mark.parametrize("name", documented())
