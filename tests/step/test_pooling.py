@@ -193,6 +193,7 @@ def test_a_batch_equals_its_images():
 
 
 F, M = torch.zeros(2, 3, 4, 5), torch.zeros(2, 8, 8, dtype=torch.long)
+CORNER = torch.zeros_like(M).index_put((torch.tensor(1), torch.tensor(7), torch.tensor(7)), torch.tensor(1))
 
 
 @pytest.mark.parametrize(
@@ -208,6 +209,9 @@ F, M = torch.zeros(2, 3, 4, 5), torch.zeros(2, 8, 8, dtype=torch.long)
         (F, M + 2, {}, ValueError, r"mask holds the label 2, outside 0..1 and not ignore_index 255: raise num_classes"),
         (F, M - 1, {}, ValueError, "mask holds the label -1, outside"),
         (F, M + 255, {"ignore_index": -1}, ValueError, "mask holds the label 255, outside 0..1 and not ignore_index -1"),
+        (F, M + 2 * CORNER, {}, ValueError, "mask holds the label 2, outside 0..1"),  # one pixel is enough
+        (F, M + 0.5 * CORNER, {}, ValueError, "mask holds values that are no whole numbers"),
+        (F, M, {"ignore_index": 2.5}, TypeError, "ignore_index must be an int, got float 2.5: pass 255"),
         (F, M + 0.5, {}, ValueError, "mask holds values that are no whole numbers: pass labels"),
         (F, M + math.nan, {}, ValueError, "mask holds values that are no whole numbers"),
         (F, M + math.inf, {}, ValueError, "mask holds values that are no whole numbers"),

@@ -86,6 +86,26 @@ def test_equals_the_reference(marginal, background, boxed, seeded):
 
 
 @pytest.mark.usefixtures("exact_transport")
+@pytest.mark.parametrize("grid", [(8, 19), (19, 11), (8, 5), (3, 11), (16, 22), (4, 6), (16, 6)])
+def test_equals_the_reference_where_a_level_is_finer_or_coarser_along_one_axis(grid):
+    scene = make_scene(3, alike=(2, 6), uss_grid=(8, 11), wss_grids=(grid,))
+    mask = local_mask(scene)
+    first, second = both(scene, mask, Recipe.paper(), tau=-1.0)
+    level, centroids = scene.wss[0].numpy(), first.centroids[0].numpy()
+    final, _ = reference.wss_step(
+        first.scores[0].numpy(),
+        [level],
+        mask[0].numpy(),
+        [0, 1, 2],
+        centroids,
+        tau=-1.0,
+        background=0,
+        marginal="uniform",
+    )
+    assert np.abs(second.scores[0].numpy() - final).max() < 1e-5
+
+
+@pytest.mark.usefixtures("exact_transport")
 def test_equals_the_reference_where_cosines_are_negative():
     rng = np.random.default_rng(0)
     uss, wss = rng.normal(size=(4, 6, 7)), rng.normal(size=(3, 6, 7))
@@ -114,6 +134,44 @@ def test_the_tolerance_of_the_transport_hardly_shows():
         scene.uss.numpy(), mask[0].numpy(), [0, 1, 2], background=0, marginal="background"
     )
     assert np.abs(first.scores[0].numpy() - scores).max() < 1e-3
+
+
+def test_a_seed_counts_for_a_class_smaller_than_a_cell():
+    """Half a cell in the mask and half a cell in the seed are a class average each."""
+    features = torch.tensor([[[[1.0, 2.0, 4.0]], [[8.0, 16.0, 32.0]]]])
+    mask = torch.tensor([[[0, 0, 1, 255, 255, 255]]])
+    seed = torch.tensor([[[255, 255, 255, 255, 255, 1]]])
+    result = uss_rebalance(
+        features, mask, num_classes=2, seed=seed, recipe=replace(Recipe(), seed_weight=0.25)
+    )
+    assert result.centroids[0].tolist() == [[1.0, 8.0], [0.75 * 2.0 + 0.25 * 4.0, 0.75 * 16.0 + 0.25 * 32.0]]
+
+
+def test_a_seed_of_a_class_that_the_mask_lacks_feeds_nothing():
+    features, mask = torch.rand(1, 3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long)
+    seed = torch.full_like(mask, 255)
+    seed[:, 1] = 1
+    result = uss_rebalance(features, mask, num_classes=2, seed=seed)
+    assert result.present.tolist() == [[True, False]]
+    assert (result.centroids[:, 1] == 0).all()
+    assert (result.scores[:, 1] == 0).all()
+
+
+def test_a_class_smaller_than_a_cell_is_present():
+    features, mask = torch.rand(1, 3, 1, 3), torch.tensor([[[0, 0, 1, 255, 255, 255]]])
+    first = uss_rebalance(features, mask, num_classes=3)
+    second = wss_rebalance(first.scores, features, mask, uss_centroids=first.centroids)
+    assert first.present.tolist() == second.present.tolist() == [[True, True, False]]
+
+
+def test_a_mask_of_nothing_but_background_gives_it_all_of_its_similarity():
+    features, mask = torch.rand(1, 3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long)
+    first = uss_rebalance(features, mask, num_classes=2)
+    second = wss_rebalance(first.scores, features, mask, uss_centroids=first.centroids)
+    expected = torch.cosine_similarity(features, features.mean((2, 3), keepdim=True), dim=1)
+    for result in (first, second):
+        assert torch.allclose(result.scores[:, 0], expected, atol=1e-6)
+        assert (result.scores[:, 1] == 0).all()
 
 
 def test_chains_of_alike_classes_form_one_group():
@@ -338,6 +396,7 @@ U, M, SC, V = (
         (U, M[:1], {}, ValueError, "mask has batch size 1 but features has 2"),
         (U[:, :2], M[:1], {}, ValueError, "mask has batch size 1 but features has 2"),  # D equals num_classes
         (U, M + 2, {}, ValueError, "mask holds the label 2, outside 0..1"),
+        (U, M[:, :0], {}, ValueError, r"mask is empty, got a torch.int64 tensor of shape \(2, 0, 8\)"),
         (U, M, {"num_classes": 0}, ValueError, "num_classes must be a positive int"),
         (U, M, {"background": 2}, ValueError, r"background must be None or a label in 0..1, got 2: pass None"),
         (U, M, {"background": -1}, ValueError, "background must be None or a label in 0..1, got -1"),
@@ -363,6 +422,7 @@ def test_uss_errors(features, mask, options, error, text):
         (SC.int(), U, {}, TypeError, "scores must be floating point"),
         (SC / 0, U, {}, ValueError, "scores holds NaN or infinity"),
         (SC, U[0], {}, ValueError, r"features must have shape \(B, D, h, w\)"),
+        (SC, U.long(), {}, TypeError, "features must be floating point"),
         (SC, [U, U[0]], {}, ValueError, r"features\[1\] must have shape"),
         (SC, [U, "x"], {}, TypeError, r"features\[1\] must be a torch.Tensor"),
         (SC, [], {}, TypeError, r"features must be a tensor \(B, D, h, w\) or a list of levels, got list \[\]: pass at least"),
@@ -370,6 +430,7 @@ def test_uss_errors(features, mask, options, error, text):
         (SC, [U, U / 0], {}, ValueError, r"features\[1\] holds NaN or infinity"),
         (SC, U[:1], {}, ValueError, r"features\[0\] has batch size 1 but scores has 2"),
         (SC, U, {"uss_centroids": V[0]}, ValueError, r"uss_centroids must have shape \(B, C, D\)"),
+        (SC, U, {"uss_centroids": V.long()}, TypeError, "uss_centroids must be floating point"),
         (SC, U, {"uss_centroids": V[:, :1]}, ValueError, r"uss_centroids has \(2, 1\) images and classes but scores has \(2, 2\)"),
         (SC, U, {"uss_centroids": V * math.nan}, ValueError, "uss_centroids holds NaN or infinity"),
         (SC, U, {"uss_centroids": V.to("meta")}, ValueError, "uss_centroids is on meta but scores is on cpu"),
