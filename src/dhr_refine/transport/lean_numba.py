@@ -314,7 +314,7 @@ def _sweep(name: str, first: bool) -> Any:
             scores_, slope_, offset_, factors_, weights_, step_, scale_, shares_, begin_, end_, sums_ = args
 
             def place(kind: Any, array: Any, index: Any) -> Any:
-                return simd._address(context, builder, kind, array, index, lanes)
+                return simd.vector_pointer_to(context, builder, kind, array, index, lanes)
 
             def read(kind: Any, array: Any, index: Any) -> Any:
                 value = builder.load(place(kind, array, index))
@@ -322,27 +322,27 @@ def _sweep(name: str, first: bool) -> Any:
                 return value
 
             def splat(value: Any) -> Any:
-                return simd._splat(builder, value, lanes)
+                return simd.splat(builder, value, lanes)
 
-            fma = simd._fmuladd(builder, lanes)
+            fma = simd.fmuladd(builder, lanes)
             number = begin_.type
             size = cgutils.create_struct_proxy(shares)(context, builder, value=shares_).nitems
             size = builder.udiv(size, number(count))
             slopes, offsets, scales = splat(slope_), splat(offset_), splat(scale_)
             multipliers = [
-                splat(builder.load(simd._data(context, builder, factors, factors_, number(k))))
+                splat(builder.load(simd.pointer_to(context, builder, factors, factors_, number(k))))
                 for k in range(count)
             ]
             carried = [cgutils.alloca_once(builder, wide) for _ in range(count)]
             for slot in carried:
-                builder.store(simd._constant(0.0, lanes), slot)
+                builder.store(simd.constant(0.0, lanes), slot)
             with cgutils.for_range_slice(builder, begin_, end_, number(lanes)) as (at, _):
                 rows = [builder.add(at, builder.mul(size, number(k))) for k in range(count)]
                 values = []
                 for row, multiplier in zip(rows, multipliers):
                     if first:
                         value = builder.call(fma, [read(scores, scores_, row), slopes, offsets])
-                        value = simd._power_of_two(builder, value)
+                        value = simd.power_of_two(builder, value)
                     else:
                         value = read(shares, shares_, row)
                     values.append(builder.fmul(value, multiplier))

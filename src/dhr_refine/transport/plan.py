@@ -32,13 +32,6 @@ class TransportPlan(_TransportPlan):
         """Name the shapes and the solver, not the numbers."""
         return f"{show_shapes(self)} by {self.solver}"
 
-    @classmethod
-    def of(cls, plan: Tensor, residual: Tensor, iterations: Tensor, solver: str) -> TransportPlan:
-        """Build a plan that knows its solver."""
-        result = cls(plan, residual, iterations)
-        result.solver = solver
-        return result
-
 
 def sinkhorn_ot(
     scores: Tensor,
@@ -135,7 +128,7 @@ def sinkhorn_ot(
 
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
-        return TransportPlan.of(torch.zeros_like(scores), zero, zero.long(), "torch")
+        return _plan_by("torch", torch.zeros_like(scores), zero, zero.long())
     low, high = extent_of(flat.detach())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
@@ -159,4 +152,11 @@ def sinkhorn_ot(
         )
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]
-    return TransportPlan.of(plan.reshape(scores.shape).to(scores.dtype), residual, iterations, solver)
+    return _plan_by(solver, plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
+
+
+def _plan_by(solver: str, plan: Tensor, residual: Tensor, iterations: Tensor) -> TransportPlan:
+    """A plan that knows its solver."""
+    result = TransportPlan(plan, residual, iterations)
+    result.solver = solver
+    return result
