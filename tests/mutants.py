@@ -47,17 +47,29 @@ LEAST_RATE = 0.9
 FILES = {
     "pooling": ["pooling.py"],
     "rebalance": ["rebalance.py"],
-    "refine": ["refine.py", "seed.py", "crops.py", "steps.py", "result.py"],
+    "refine": ["refine.py", "seed.py", "crops.py", "steps.py"],
     "transport": ["transport/**/*.py"],
     "metrics": ["metrics/**/*.py"],
 }
-STEP = ["tests/step/test_golden.py", "tests/step/test_refine.py", "tests/step/test_waits.py"]
+REFINE = [
+    f"tests/step/test_refine{topic}.py"
+    for topic in ("_reference", "_degenerate", "_batches", "_boundary", "_options", "")
+]
+STEP = ["tests/step/test_golden.py", *REFINE, "tests/step/test_waits.py"]
 API = "tests/house/test_api.py"
 TESTS = {
     "pooling": ["tests/step/test_pooling.py", "tests/step/test_rebalance.py", API, *STEP],
     "rebalance": ["tests/step/test_rebalance.py", API, *STEP],
-    "refine": ["tests/step/test_recipe.py", API, *STEP, "tests/step/test_devices.py"],
-    "transport": ["tests/transport", API, "tests/step/test_rebalance.py", "tests/step/test_golden.py"],
+    "refine": ["tests/step/test_recipe.py", API, *STEP, "tests/inputs", "tests/step/test_devices.py"],
+    "transport": [
+        "tests/transport/test_plans.py",
+        "tests/transport/test_transport_gradients.py",
+        "tests/transport/test_transport_errors.py",
+        "tests/transport",
+        API,
+        "tests/step/test_rebalance.py",
+        "tests/step/test_golden.py",
+    ],
     "metrics": ["tests/metrics"],
 }
 COMPILED = "*_numba.py"
