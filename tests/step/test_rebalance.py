@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from scenes import make_scene
 
 from dhr_refine import Recipe, uss_rebalance, wss_rebalance
+from dhr_refine.rebalance import group_classes, make_context
 
 MARGINALS = {"background": Recipe(), "uniform": Recipe.paper()}
 
@@ -61,7 +62,7 @@ def test_equals_the_reference(marginal, background, boxed, seeded):
         inside[:, :5] = False
         inside[..., 39:] = False
     seed = torch.full_like(mask, 255)
-    seed[:, 12:20, 8:14] = 1  # of one class alone
+    seed[:, 2:20, 8:14] = 1  # of one class alone, and partly outside the box
     recipe = replace(MARGINALS[marginal], seed_weight=0.7)
     shared = {"seed": seed} if seeded else {}
     first, second = both(
@@ -83,6 +84,20 @@ def test_equals_the_reference(marginal, background, boxed, seeded):
     pooling = (options.get("seed"), [0, 1, 2], 0.7, inside[0].numpy())
     expected = [reference.pool_with_seed(level, known, *pooling)[0] for level in levels]
     assert np.abs(second.centroids[0].numpy() - np.concatenate(expected, axis=1)).max() < 1e-5
+
+
+@pytest.mark.usefixtures("exact_transport", "without_numba")
+def test_equals_the_reference_under_autocast():
+    scene = make_scene(3, alike=(2, 6))
+    mask = local_mask(scene)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        first, second = both(scene, mask, Recipe())
+    options = {"background": 0, "marginal": "background"}
+    plain, levels = mask[0].numpy(), [level.numpy() for level in scene.wss]
+    scores, centroids = reference.uss_step(scene.uss.numpy(), plain, [0, 1, 2], **options)
+    assert np.abs(first.scores[0].numpy() - scores).max() < 1e-5
+    final, _ = reference.wss_step(scores, levels, plain, [0, 1, 2], centroids, tau=0.8, **options)
+    assert np.abs(second.scores[0].numpy() - final).max() < 1e-5
 
 
 @pytest.mark.usefixtures("exact_transport")
@@ -164,6 +179,16 @@ def test_a_class_smaller_than_a_cell_is_present():
     assert first.present.tolist() == second.present.tolist() == [[True, True, False]]
 
 
+def test_a_class_that_wins_no_cell_is_absent_by_majority():
+    features, mask = torch.rand(1, 3, 1, 3), torch.tensor([[[0, 0, 1, 0, 2, 2]]])  # ties go to the lowest
+    recipe = replace(Recipe(), assign="majority")
+    first = uss_rebalance(torch.rand(1, 3, 1, 6), mask, num_classes=3, recipe=recipe)
+    assert first.present.tolist() == [[True, True, True]]
+    second = wss_rebalance(first.scores, features, mask, uss_centroids=first.centroids, recipe=recipe)
+    assert second.present.tolist() == [[True, False, True]]
+    assert (second.centroids[:, 1] == 0).all()
+
+
 def test_a_mask_of_nothing_but_background_gives_it_all_of_its_similarity():
     features, mask = torch.rand(1, 3, 4, 5), torch.zeros(1, 4, 5, dtype=torch.long)
     first = uss_rebalance(features, mask, num_classes=2)
@@ -197,6 +222,17 @@ def test_chains_of_alike_classes_form_one_group():
     )
     assert (result.scores[:, 1] < one.scores[:, 1] + 1e-3).all()
     assert torch.allclose(result.scores[:, 0], one.scores[:, 0], atol=1e-3)
+
+
+@pytest.mark.parametrize("count", range(1, 12))
+def test_a_chain_of_any_length_is_one_group(count):
+    """Only neighbours on the chain are alike, and they are not neighbours in the order of the classes."""
+    order = torch.randperm(count)
+    alike = torch.eye(count)
+    alike[order[1:], order[:-1]] = alike[order[:-1], order[1:]] = 0.9
+    labels = torch.arange(count)[None, None]
+    context = make_context(labels, None, seed=None, num_classes=count, background=None, recipe=Recipe())
+    assert group_classes(alike[None], 0.8, context, Recipe()).all()
 
 
 def test_the_background_joins_groups_only_if_the_recipe_says_so():
