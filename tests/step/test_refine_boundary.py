@@ -7,7 +7,7 @@ import torch
 from one_scene import run, same
 from scenes import make_scene, stack
 
-from dhr_refine import refine_mask, refine_steps
+from dhr_refine import Recipe, refine_mask, refine_steps
 
 
 def test_boundary_tools_by_name_are_the_public_functions():
@@ -122,3 +122,55 @@ def test_a_boundary_tool_cannot_bring_in_a_class_that_m_init_lacks():
     assert len(calls) == 2
     assert 7 not in steps.init_mask
     assert set(steps.mask.unique().tolist()) == {3}
+
+
+def test_crops_of_other_sizes_do_not_share_a_call():
+    """Boxes whose edges add up to the same are not of one size."""
+    scenes = [make_scene(0, tags=(2, 6)), make_scene(1, tags=(1, 3))]
+    boxes = [(3, 0, 43, 20), (3, 5, 43, 15)]
+    sizes = []
+
+    def boundary(images, probs):
+        sizes.append(tuple(probs.shape[-2:]))
+        return probs
+
+    options = {"boxes": boxes, "box_format": "xyxy", "boundary": boundary}
+    refine_mask(*stack(scenes), labels=[s.tags for s in scenes], **options)
+    assert sorted(set(sizes)) == [(10, 40), (20, 40)]
+
+
+def test_released_cams_outside_the_box_take_part_in_nothing():
+    """But for the maximum that they are divided by."""
+    scene = make_scene(0, tags=(2, 6))
+    box = (12, 8, 44, 32)  # cells 3 to 11, 2 to 8 of 14 x 10
+    scene.cams[list(scene.tags), 4, 5] = scene.cams.max() + 1
+    other = scene.cams.clone()
+    outside = torch.ones(10, 14, dtype=torch.bool)
+    outside[2:8, 3:11] = False
+    other[:, outside] = 0.5 * scene.cams.max() * torch.rand(8, int(outside.sum()))
+    options = {"boxes": box, "box_format": "xyxy", "recipe": Recipe.released(), "boundary": boundary_of_seed}
+    first = run(scene, **options)
+    second = run(scene._replace(cams=other), **options)
+    assert (first.seed != 255).any()
+    assert torch.equal(first.seed, second.seed)
+
+
+def boundary_of_seed(images, probs):
+    """None, and yet one: every call sees the probabilities as they are."""
+    return probs
+
+
+def test_a_released_box_of_one_cell_reads_that_cell():
+    scene = make_scene(0, tags=(2,))
+    cams = torch.zeros_like(scene.cams)
+    cams[2, 4, 5], cams[2, 4, 6] = 1.0, 0.5
+    box = (20, 16, 24, 20)  # cell (4, 5) of 4 x 4 pixels
+    seen = []
+
+    def boundary(images, probs):
+        seen.append(probs.clone())
+        return probs
+
+    run(scene._replace(cams=cams), boxes=box, box_format="xyxy", recipe=Recipe.released(), boundary=boundary)
+    assert seen[0].shape == (1, 2, 4, 4)
+    assert (seen[0][0, 0] == 1).all()  # everywhere: the neighbour cell is not in it

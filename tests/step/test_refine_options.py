@@ -111,3 +111,12 @@ def test_a_unit_range_image_may_overshoot_a_little():
 def test_a_boundary_that_returns_logarithms_is_refused():
     with pytest.raises(ValueError, match="boundary returned negative values: return probabilities"):
         run(make_scene(0), boundary=lambda images, probs: probs.clamp_min(1e-6).log())
+
+
+def test_m_init_is_mixed_in_without_normalising_too():
+    scene = make_scene(0, tags=(2, 6))
+    plain = run(scene, recipe=replace(Recipe(), normalise=False, prior=0.0))
+    mixed = run(scene, recipe=replace(Recipe(), normalise=False, prior=0.5))
+    assert not torch.allclose(plain.probs, mixed.probs, atol=0.1)
+    # Half of the wss scores, half of the cells' shares: no pixel gets more than both allow.
+    assert mixed.probs.max() <= 0.5 * plain.probs.max() + 0.5 + 1e-6

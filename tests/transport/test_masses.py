@@ -12,6 +12,7 @@ from transport_problems import METHODS, marginal_error, random_scores
 
 from dhr_refine import sinkhorn_ot
 from dhr_refine.compiled import lookup
+from dhr_refine.transport.released import early_stopped_weights
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -288,3 +289,20 @@ def test_the_compiled_loop_agrees_with_torch(size, monkeypatch):
         assert slow.solver == "torch"
         if not options:
             assert fast.solver == "numba"
+
+
+def test_a_single_pixel_or_class_has_its_mass_brought_to_one():
+    scores = torch.tensor([[[0.3], [0.6]]])
+    plan = sinkhorn_ot(scores, pixel_mass=torch.tensor([[5.0]]), class_mass=torch.tensor([[1.0, 3.0]])).plan
+    assert torch.allclose(plan[0, :, 0], torch.tensor([0.25, 0.75]), atol=1e-3)
+    one = sinkhorn_ot(torch.rand(1, 1, 4), class_mass=torch.tensor([[7.0]])).plan
+    assert torch.allclose(one, torch.full((1, 1, 4), 0.25))
+
+
+def test_the_weights_of_the_released_code_on_a_single_pixel():
+    """Its share of the mass is 1, not a half."""
+    scores = torch.tensor([[[0.9, 0.1], [0.2, 0.8]]])
+    inside = torch.tensor([[True, False]])
+    weights = early_stopped_weights(scores, inside, torch.ones(1, 2, dtype=torch.bool))
+    # One valid entry of a class is its least and its largest: scaled to 0.
+    assert torch.equal(weights, torch.zeros(1, 2, 2))

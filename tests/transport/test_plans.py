@@ -145,3 +145,17 @@ def test_few_passes_suffice():
     """DESIGN.md, section 3: 4 to 5 passes at reg 0.1, and 2 to 4 after a subsampled start."""
     assert sinkhorn_ot(random_scores(8, 5, 1000)).iterations.max() <= 6
     assert sinkhorn_ot(random_scores(4, 5, 20000)).iterations.max() <= 5
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("max_iter", [7, 8, 9])
+def test_no_more_passes_than_allowed(max_iter):
+    """Also where a lean solve hands over to the safeguarded one."""
+    generator = torch.Generator().manual_seed(4)
+    labels = torch.randint(4, (2, 300), generator=generator)
+    scores = torch.nn.functional.one_hot(labels, 4).mT
+    b = torch.tensor([0.7, 0.2, 0.08, 0.02])
+    for kind in (torch.float32, torch.float64):
+        result = sinkhorn_ot(scores.to(kind), reg=0.051, class_mass=b.to(kind), max_iter=max_iter)
+        assert result.iterations.max() == max_iter
+        assert result.residual.max() > 1e-3
