@@ -24,7 +24,7 @@ from workloads import cam_scores, voc_like
 
 from dhr_refine import DenseCRFLattice, Recipe, dense_crf, refine_mask, sinkhorn_ot
 from dhr_refine.crf.backends.triton import TritonKernel, launch
-from dhr_refine.crf.lattice import gaussian_lattices
+from dhr_refine.crf.lattice import gaussian_lattices, run_on
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -98,7 +98,7 @@ def count(options: argparse.Namespace) -> Iterator[str]:
         totals = []
         for iterations in (1, 2):
             with Traffic() as traffic:
-                lattice._run(probs, iterations=iterations, compat=4, gauss_compat=3)
+                run_on(lattice, probs, iterations=iterations, compat=4, gauss_compat=3)
             totals.append((traffic.bytes, traffic.launches))
         moved, launches = (after - before for before, after in zip(*totals))
         stages = fused_bytes(*fused, len(images), classes)
