@@ -49,7 +49,7 @@ def imported(name: str, every: dict[str, Path]) -> set[str]:
 
 def compiles(path: Path) -> bool:
     """Whether a module holds functions for numba: compiled ones, or generators of machine code."""
-    marks = {"compiled", "intrinsic", "_intrinsic", "njit", "jit", "register_model", "overload"}
+    marks = {"compiled", "inlined", "intrinsic", "_intrinsic", "njit", "jit", "register_model", "overload"}
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             used = node.decorator_list

@@ -33,10 +33,15 @@ def digest_sources(package: Path) -> str:
 SOURCES = digest_sources(Path(__file__).parents[1])
 
 
-def compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any], *, into_caller: bool = False) -> Any:
     """Compile without the GIL; keep the machine code on disk where that is possible."""
-    dispatcher: Any = njit(nogil=True)(function)
+    dispatcher: Any = njit(nogil=True, forceinline=into_caller)(function)
     # An error says that neither the package's folder nor the user's cache can be written.
     with suppress(RuntimeError, OSError):
         dispatcher._cache = CheckedCache(function, SOURCES)
     return dispatcher
+
+
+def inlined(function: Callable[..., Any]) -> Any:
+    """Compile into the caller: a part of a loop that has a name of its own and costs no call."""
+    return compiled(function, into_caller=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.barrier import wait
-from dhr_refine.compiled.jit import compiled
+from dhr_refine.compiled.jit import compiled, inlined
 
 from .blur import (
     REACH,
@@ -72,7 +72,7 @@ def mean_field(
             wait(arrivals, threads, meeting)
 
 
-@compiled
+@inlined
 def _blur(
     lattice5, cuts5, values5, base5, lattice2, cuts2, values2, base2, around,
     thread, threads, arrivals, meeting, tag,

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from dhr_refine.compiled import simd
-from dhr_refine.compiled.jit import compiled
+from dhr_refine.compiled.jit import compiled, inlined
 
 from .tiles import TILE, TILE_COLUMNS, tile_box, tiles_across
 
@@ -76,7 +76,7 @@ def run_pass(
                 _write_out(last, result, width, tile, kept, 0, tag)
 
 
-@compiled
+@inlined
 def _slice(
     corners5, offsets5, weights5, values5, base5, size5,
     corners2, offsets2, weights2, values2, base2, size2, start, pixels, buffer, blocks, tag,
@@ -98,7 +98,7 @@ def _slice(
             simd.store(buffer, (chunk * TILE + i) * lanes, message)
 
 
-@compiled
+@inlined
 def _splat(
     corners5, offsets5, weights5, next5, base5, size5, gain5,
     corners2, offsets2, weights2, next2, base2, size2, gain2,
@@ -134,7 +134,7 @@ def _splat(
             )  # fmt: skip
 
 
-@compiled
+@inlined
 def _prefetch_vertices(
     frontiers5, values5, size5, frontiers2, values2, size2, width, tile, stop, blocks, tag
 ):
