@@ -16,6 +16,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,7 @@ class Draw:
 
     def rand(self, *size: int) -> Tensor:
         """Uniform numbers."""
-        return torch.rand(size, generator=self.torch)
+        return torch.rand(size, generator=self.torch, dtype=torch.float32)
 
     def labels(self, high: int, *size: int) -> Tensor:
         """Whole numbers below ``high``."""
@@ -96,7 +97,7 @@ class Draw:
         return self(Recipe(), Recipe.paper(), released, mixed, mixed)
 
 
-def refine(draw: Draw) -> Any:
+def refine(draw: Draw) -> Callable[[], Any]:
     """The whole step: batches, single images and lists, all recipes and boundary tools."""
     structure = draw("batch", "batch", "single", "list")
     sizes = [draw((40, 56), (33, 47), (64, 48))]
@@ -126,16 +127,17 @@ def refine(draw: Draw) -> Any:
         }[form]  # fmt: skip
         pixels = draw(images, images.float() / 255, images.movedim(1, -1))
         kind = draw(torch.float32, torch.float16, torch.float64)
-        return call(cams.to(kind), torch.stack(masks), uss.to(kind), wss, pixels, **options)
+        return partial(call, cams.to(kind), torch.stack(masks), uss.to(kind), wss, pixels, **options)
     if structure == "single":
         scene = scenes[0]
-        return call(scene.cams, masks[0], scene.uss, scene.wss, scene.image, labels=scene.tags, **options)
+        maps = (scene.cams, masks[0], scene.uss, scene.wss, scene.image)
+        return partial(call, *maps, labels=scene.tags, **options)
     columns = zip(*((s.cams, s.uss, s.wss, s.image, s.tags) for s in scenes), strict=True)
     cams, uss, wss, images, tags = (list(column) for column in columns)
-    return call(cams, masks, uss, wss, images, labels=tags, **options)
+    return partial(call, cams, masks, uss, wss, images, labels=tags, **options)
 
 
-def transport(draw: Draw) -> Any:
+def transport(draw: Draw) -> Callable[[], Any]:
     """Optimal transport: methods, masses, masks, gradients, easy and hard."""
     batch, classes, pixels = draw(1, 3), draw(1, 2, 4, 9), draw(60, 1369, 3000)
     scores = draw.rand(batch, classes, pixels) * draw(1.0, 1.0, 5.0)
@@ -149,14 +151,18 @@ def transport(draw: Draw) -> Any:
         options["valid"] = draw.rand(batch, pixels) > 0.3
     scores = scores.to(draw(torch.float32, torch.float32, torch.float64, torch.float16))
     if draw(True, False) and options["method"] != "pot":
-        scores.requires_grad_()
-        plan = dhr_refine.sinkhorn_ot(scores, **options)
-        (plan.plan.double() * draw.rand(*plan.plan.shape).double()).sum().backward()
-        return plan, scores.grad
-    return dhr_refine.sinkhorn_ot(scores, **options)
+        return partial(with_gradient, scores.requires_grad_(), draw.rand(*scores.shape), **options)
+    return partial(dhr_refine.sinkhorn_ot, scores, **options)
 
 
-def crf(draw: Draw) -> Any:
+def with_gradient(scores: Tensor, weights: Tensor, **options: Any) -> Any:
+    """A plan and the gradient of a weighted sum of it."""
+    plan = dhr_refine.sinkhorn_ot(scores, **options)
+    (plan.plan.double() * weights.double()).sum().backward()
+    return plan, scores.grad
+
+
+def crf(draw: Draw) -> Callable[[], Any]:
     """The dense CRF on all backends of a CPU, with and without a lattice, and its neighbours."""
     batch, classes = draw(1, 2), draw(1, 2, 3, 5, 17, 21)
     height, width = draw((33, 47), (64, 80), (96, 128))
@@ -166,50 +172,75 @@ def crf(draw: Draw) -> Any:
     probs = (3 * draw.rand(batch, classes, height, width)).softmax(1)
     kind = draw("crf", "crf", "crf", "lattice", "labels", "pamr")
     if kind == "pamr":
-        return dhr_refine.pamr(images, probs, iterations=draw(1, 10))
+        return partial(dhr_refine.pamr, images, probs, iterations=draw(1, 10))
     parameters = draw({}, {"sxy": 80, "srgb": 13, "gauss_sxy": 3}, {"sxy": 50, "srgb": 5, "gauss_sxy": 3})
     options = {"backend": draw("numba", "numba", "torch"), **parameters}
-    if kind == "labels":
-        probs = dhr_refine.probs_from_labels(draw.labels(classes + 1, batch, height, width),
-                                             num_classes=classes + 1)  # fmt: skip
-    lattice = dhr_refine.DenseCRFLattice(images, **options) if kind == "lattice" else None
+    labels = draw.labels(classes + 1, batch, height, width) if kind == "labels" else None
     compats = draw({}, {"compat": 10, "gauss_compat": 3}, {"min_prob": 0.05}, {"iterations": 3})
-    return dhr_refine.dense_crf(images, probs, lattice=lattice, **options, **compats)
+
+    def call() -> Tensor:
+        given = probs
+        if labels is not None:
+            given = dhr_refine.probs_from_labels(labels, num_classes=classes + 1)
+        lattice = dhr_refine.DenseCRFLattice(images, **options) if kind == "lattice" else None
+        return dhr_refine.dense_crf(images, given, lattice=lattice, **options, **compats)
+
+    return call
 
 
-def pieces(draw: Draw) -> Any:
+def pieces(draw: Draw) -> Callable[[], Any]:
     """Pooling, both rebalancing steps, views of crops, metrics."""
     scene = draw.scene((40, 56))
     mask, labels = scene.mask[None], {"num_classes": 9}
     kind = draw("pool", "rebalance", "view", "metrics")
     if kind == "pool":
         assign = draw("area", "majority")
-        return dhr_refine.class_avg_pool(scene.uss[None], mask, **labels, assign=assign)
+        return partial(dhr_refine.class_avg_pool, scene.uss[None], mask, **labels, assign=assign)
     if kind == "rebalance":
-        recipe = draw.recipe()
-        uss = dhr_refine.uss_rebalance(scene.uss[None], mask, **labels, recipe=recipe)
-        levels = [level[None] for level in scene.wss]
-        return uss, dhr_refine.wss_rebalance(
-            uss.scores, levels, mask, uss_centroids=uss.centroids, tau=draw(0.8, 0.0), recipe=recipe
-        )
+        return partial(rebalance, scene, draw.recipe(), draw(0.8, 0.0))
     if kind == "view":
-        view = View.of((50, 60), window=(2, 5, 32, 45), resized=draw(None, (40, 56)), flip=draw(True, False))
-        return view, view.crop(scene.uss, mode=draw("bilinear", "nearest")), has_labels(mask)
-    scores = MaskScores(num_classes=9)
+        options = {"window": (2, 5, 32, 45), "resized": draw(None, (40, 56)), "flip": draw(True, False)}
+        mode = draw("bilinear", "nearest")
+        return partial(crop, scene.uss, mask, mode, options)
     predicted = torch.where(draw.rand(*mask.shape) > 0.8, draw.labels(9, *mask.shape), mask)
-    scores.update(predicted, scene.truth[None], base=mask)
-    counts = image_counts(predicted[0], scene.truth, num_classes=9)
-    return scores.compute(), counts, inter_class_share(mask)
+    return partial(score, predicted, scene.truth, mask)
 
 
-def run(number: int) -> str:
-    """One call, as the fingerprint of its result or the text of its error."""
-    draw = Draw(number)
+def rebalance(scene: Scene, recipe: Recipe, tau: float) -> Any:
+    """Both steps on the scene's own mask."""
+    mask, levels = scene.mask[None], [level[None] for level in scene.wss]
+    uss = dhr_refine.uss_rebalance(scene.uss[None], mask, num_classes=9, recipe=recipe)
+    return uss, dhr_refine.wss_rebalance(
+        uss.scores, levels, mask, uss_centroids=uss.centroids, tau=tau, recipe=recipe
+    )
+
+
+def crop(features: Tensor, mask: Tensor, mode: Any, options: dict[str, Any]) -> Any:
+    """Features cut to an augmented crop."""
+    view = View.of((50, 60), **options)
+    return view, view.crop(features, mode=mode), has_labels(mask)
+
+
+def score(predicted: Tensor, truth: Tensor, base: Tensor) -> Any:
+    """All metrics of a prediction."""
+    scores = MaskScores(num_classes=9)
+    scores.update(predicted, truth[None], base=base)
+    counts = image_counts(predicted[0], truth, num_classes=9)
+    return scores.compute(), counts, inter_class_share(base)
+
+
+def make(number: int) -> Callable[[], Any]:
+    """A call with its arguments, ready to be made."""
     kinds = (refine, refine, refine, transport, crf, pieces)
+    return kinds[number % len(kinds)](Draw(number))
+
+
+def run(call: Callable[[], Any]) -> str:
+    """Fingerprint of a call's result, or the text of its error."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
-            return digest(kinds[number % len(kinds)](draw))
+            return digest(call())
         except (ValueError, TypeError) as error:
             return f"{type(error).__name__}: {error}"
 
@@ -222,7 +253,7 @@ def main() -> int:
     parser.add_argument("--calls", type=int, default=CALLS, help="random calls (%(default)s)")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = [run(number) for number in range(arguments.calls)]
+    results = [run(make(number)) for number in range(arguments.calls)]
     failed = sum(":" in result for result in results)
     print(f"{len(results)} calls, {failed} of them errors, {len(set(results))} different results")
     print(f"library: {Path(dhr_refine.__file__).parent}")
