@@ -57,6 +57,17 @@ def digest(value: Any) -> str:
     return found.hexdigest()[:24]
 
 
+def numbers_of(value: Any) -> list[Tensor]:
+    """All tensors and arrays of a result, in order."""
+    if isinstance(value, (Tensor, np.ndarray)):
+        return [torch.as_tensor(value).detach()]
+    if is_dataclass(value) and not isinstance(value, type):
+        return [part for field in fields(value) for part in numbers_of(getattr(value, field.name))]
+    if isinstance(value, (list, tuple)):
+        return [part for entry in value for part in numbers_of(entry)]
+    return [torch.tensor(value)] if isinstance(value, (int, float)) else []
+
+
 class Draw:
     """Random arguments, the same for the same number."""
 

@@ -20,7 +20,7 @@ class Crops:
     def __init__(self, batch: Batch, rows: list[int], boundary: Boundary):
         """Take some images of a batch, and build their lattice where the boundary tool needs one."""
         self.rows = rows
-        self.index = torch.tensor(rows, device=batch.base.device)
+        self.index = torch.tensor(rows, dtype=torch.long, device=batch.base.device)
         self.all = rows == list(range(len(batch.tags)))
         self.boxes = [batch.boxes[row] for row in rows]
         x0, y0, x1, y1 = self.boxes[0]
@@ -101,5 +101,5 @@ def first_best(maps: Tensor) -> tuple[Tensor, Tensor]:
     # stands for its own number, plus k where it is not the best, in 8 bits.
     best = maps.amax(dim=1)
     rank = (maps < best[:, None]).view(torch.uint8).mul_(count)
-    rank += torch.arange(count, dtype=torch.uint8)[:, None, None]
+    rank += torch.arange(count, dtype=torch.uint8, device=rank.device)[:, None, None]
     return best, rank.amin(dim=1).long()

@@ -196,13 +196,13 @@ def cell_counts(
 def count_labels(labels: Tensor, slots: int) -> Tensor:
     """(B, slots) float32 number of entries of labels (B, N) int64 that have each value ``0 .. slots - 1``."""
     # Whole counts in float32 are exact whatever the order of the additions: deterministic on every device.
-    counts = torch.zeros(labels.shape[0], slots, device=labels.device)
+    counts = torch.zeros(labels.shape[0], slots, dtype=torch.float32, device=labels.device)
     if labels.device.type == "cpu" and not torch.compiler.is_compiling():
         # Half the time; but an accelerator would wait for the largest label, and a compiler for the length.
         for image, own in zip(counts, labels):
             image.copy_(torch.bincount(own, minlength=slots))
         return counts
-    return counts.scatter_add_(1, labels, torch.ones((), device=labels.device).expand(labels.shape))
+    return counts.scatter_add_(1, labels, counts.new_ones(()).expand(labels.shape))
 
 
 def _enlarge(labels: Tensor, height: int, width: int) -> Tensor:

@@ -337,7 +337,7 @@ def _class_weights(
     if context.seed is not None:
         own = weigh(seed=True)
         # A mean of means, as one set of weights: the features are read once.
-        share = recipe.seed_weight * ((counts > 0) & (own.sum(-1) > 0))[..., None]
+        share = recipe.seed_weight * ((counts > 0) & (own.sum(-1) > 0)).to(weights.dtype)[..., None]
         weights = (1.0 - share) * weights + share * _renormalise(own)
     return weights, counts
 
@@ -416,7 +416,7 @@ def compare_levels(
     levels: Sequence[Tensor], context: Context, grid: torch.Size, recipe: Recipe
 ) -> tuple[Tensor, Tensor, Tensor]:
     """WSS similarities (B, C, h, w) on a grid, centroids (B, C, sum of D) and classes present (B, C)."""
-    heat = torch.zeros(*context.class_mass.shape, *grid, device=context.class_mass.device)
+    heat = context.class_mass.new_zeros(*context.class_mass.shape, *grid)
     pooled: list[Tensor] = []
     present = context.class_mass > 0
     weighed: dict[torch.Size, tuple[Tensor, Tensor]] = {}

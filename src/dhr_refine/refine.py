@@ -303,7 +303,7 @@ def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -
         return scores
     if recipe.normalise:
         # Where nothing scores, every class that is present does.
-        scores = scores + 1e-6 * present[..., None, None]
+        scores = scores + 1e-6 * present.to(scores.dtype)[..., None, None]
         scores = scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12)
     if recipe.prior > 0.0:
         shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)

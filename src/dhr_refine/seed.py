@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -24,7 +25,7 @@ def find_seed(batch: Batch, crops: list[Crops], *, reg: float, recipe: Recipe) -
     if batch.cams.shape[1] == 0:
         return seed
     offset = 0 if batch.background is None else 1
-    valid = torch.arange(batch.cams.shape[1]) < torch.tensor(batch.tags)[:, None]
+    valid = torch.from_numpy(np.arange(batch.cams.shape[1]) < np.array(batch.tags, int)[:, None])
     maps = _seed_maps(batch, valid.to(seed.device), reg=reg, recipe=recipe)
     for crop in crops:
         if crop.tags == 0:
@@ -62,7 +63,7 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
         pixels = torch.ones_like(flat[:, 0], dtype=torch.bool) if cells is None else cells > 0
         weights = early_stopped_weights(flat, pixels, valid)
     else:
-        masses = valid / valid.sum(-1, keepdim=True).clamp_min(1)
+        masses = valid.float() / valid.sum(-1, keepdim=True).clamp_min(1)
         weights = solve(flat, cells, masses, reg=reg, tol=1e-3).shares
     return cams * torch.where(several[:, None, None], weights, 1.0).view(cams.shape)
 

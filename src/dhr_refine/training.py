@@ -197,7 +197,7 @@ class View:
 
 def _centres(cells: int, pixels: int) -> Tensor:
     """Centres of equal cells over a number of pixels, in pixels from the start."""
-    return (torch.arange(cells, dtype=torch.float64) + 0.5) * (pixels / cells)
+    return (torch.arange(cells, dtype=torch.float64, device="cpu") + 0.5) * (pixels / cells)
 
 
 def _sample(values: Tensor, places: Tensor, pixels: int, axis: int, mode: str) -> Tensor:

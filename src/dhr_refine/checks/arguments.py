@@ -96,7 +96,7 @@ def float32_norm(value: Tensor, order: float = 2) -> Tensor:
     value = value.detach()
     wide = value.float() if value.dtype == torch.float64 else value
     if wide.numel() == 0:
-        return torch.zeros((), device=wide.device)
+        return torch.zeros((), dtype=torch.float32, device=wide.device)
     if order == math.inf:  # ten times as fast on a CPU as vector_norm
         low, high = torch.aminmax(wide)
         return torch.maximum(-low, high).float()

@@ -67,7 +67,7 @@ def mark_inside(boxes: list[Box], masks: Tensor) -> Tensor | None:
     height, width = masks.shape[1:]
     if all(box == (0, 0, width, height) for box in boxes):
         return None
-    x0, y0, x1, y1 = torch.tensor(boxes, device=masks.device).T[:, :, None]
+    x0, y0, x1, y1 = torch.tensor(boxes, dtype=torch.long, device=masks.device).T[:, :, None]
     rows = torch.arange(height, device=masks.device)
     columns = torch.arange(width, device=masks.device)
     return ((rows >= y0) & (rows < y1))[:, :, None] & ((columns >= x0) & (columns < x1))[:, None, :]

@@ -32,11 +32,11 @@ def compare_images(
     classes, size = weights.shape[1:]
     # Two classes at a time, whole vectors of cells: zeros fill up.
     shares = F.pad(weights, (0, -size % 16, 0, classes % 2))
-    centroids = torch.empty(batch, shares.shape[1], depth)
+    centroids = shares.new_empty(batch, shares.shape[1], depth)
     dots = torch.zeros_like(shares)
     squares = torch.zeros_like(shares[:, :1])
-    whole = (torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.long), torch.zeros(0))
-    rows, columns = (tuple(part.numpy() for part in axis) for axis in axes or (whole, whole))
+    whole = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
+    rows, columns = [tuple(part.numpy() for part in axis) for axis in axes] or (whole, whole)
 
     def run(b: int) -> None:
         source = features[b].detach().float().contiguous().numpy().reshape(-1)

@@ -21,6 +21,6 @@ def resize(maps: Tensor, grid: torch.Size | tuple[int, int], *, aligned: bool) -
 
 def between(size: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
     """Between which entries of an axis cells with aligned corners lie, and the share of the second."""
-    place = torch.arange(cells, dtype=torch.float32) * ((size - 1) / max(cells - 1, 1))
+    place = torch.arange(cells, dtype=torch.float32, device="cpu") * ((size - 1) / max(cells - 1, 1))
     first = place.long().clamp_(max=size - 1)
     return first, (first + 1).clamp_(max=size - 1), place - first

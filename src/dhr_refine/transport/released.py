@@ -20,8 +20,8 @@ def early_stopped_weights(scores: Tensor, pixels: Tensor, classes: Tensor) -> Te
     inside = pixels[:, None] & classes[..., None]
     kernel = torch.exp((scores - 1.0) / 0.1).masked_fill(~inside, 0.0)
     count = pixels.sum(-1, keepdim=True).clamp_min(1)
-    row_mass = pixels / count
-    column_mass = classes / classes.sum(-1, keepdim=True).clamp_min(1)
+    row_mass = pixels.to(scores.dtype) / count
+    column_mass = classes.to(scores.dtype) / classes.sum(-1, keepdim=True).clamp_min(1)
     rows = pixels.to(scores.dtype)
     columns = classes.to(scores.dtype)
     done = torch.zeros_like(count, dtype=torch.bool)
