@@ -306,3 +306,16 @@ def test_the_weights_of_the_released_code_on_a_single_pixel():
     weights = early_stopped_weights(scores, inside, torch.ones(1, 2, dtype=torch.bool))
     # One valid entry of a class is its least and its largest: scaled to 0.
     assert torch.equal(weights, torch.zeros(1, 2, 2))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(("count", "size"), [(3, 200), (5, 1000), (8, 4096), (9, 20000)])
+def test_one_hot_scores_converge_at_a_small_regulariser(count, size, dtype):
+    """Classes that share no pixel: nothing says how far their potentials have to move."""
+    generator = torch.Generator().manual_seed(count)
+    labels = torch.randint(count, (2, size), generator=generator)
+    scores = torch.nn.functional.one_hot(labels, count).mT.to(dtype)
+    plan = sinkhorn_ot(scores, reg=1e-3)
+    assert plan.residual.max() <= 1e-3
+    assert plan.iterations.max() <= 200
+    assert (plan.plan.sum(-1) * count - 1).abs().max() <= 2e-3

@@ -19,7 +19,7 @@ def climb(problem: Problem, potentials: Tensor, *, tol: float, max_iter: int) ->
 
     def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
         nonlocal state
-        state = _judge(problem, state, g, m, newton_matrix(problem, shares))
+        state = _judge(problem, state, g, m, newton_matrix(problem, shares), tol)
         return state.base + state.step
 
     return iterate(problem, potentials, move, tol=tol, max_iter=max_iter)
@@ -37,11 +37,11 @@ class _Ascent(NamedTuple):
 
 
 def _judge(
-    problem: Problem, state: _Ascent | None, trial: Tensor, m: Tensor, matrix: tuple[Tensor, Tensor]
+    problem: Problem, state: _Ascent | None, trial: Tensor, m: Tensor, matrix: NewtonMatrix, tol: float
 ) -> _Ascent:
     """Accept or refuse the potentials just tried, and choose the next step."""
     ratio = log_gap(problem.classes, m, problem.valid)
-    fresh = _direction(*matrix, problem.classes, m, ratio)
+    fresh = _direction(matrix, problem.classes, m, ratio, tol)
     if state is None:
         radius = ratio.new_full((len(ratio), 1), _MAX_STEP / 2)
         rejects = torch.zeros_like(radius, dtype=torch.long)
@@ -67,8 +67,16 @@ def _judge(
     return _Ascent(base, marginal, ratio, step, radius, rejects)
 
 
-def newton_matrix(problem: Problem, p: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, K, K) inverse of the scaled semi-dual Hessian L = diag(m) - A, and its scale (B, K), in float64.
+class NewtonMatrix(NamedTuple):
+    """Inverse of the semi-dual Hessian, ``scale * inverse * scale``."""
+
+    inverse: Tensor  # (B, K, K) float64
+    scale: Tensor  # (B, K) float64, 0 for pinned classes and those without a part
+    alone: Tensor  # (B, K) bool, classes that share no pixel with another, but for rounding
+
+
+def newton_matrix(problem: Problem, p: Tensor) -> NewtonMatrix:
+    """Invert the scaled semi-dual Hessian L = diag(m) - A.
 
     L is a graph Laplacian, so its diagonal is summed from the off-diagonal moments: m - A_kk itself would
     cancel where the classes hardly overlap. Its free constant is fixed by pinning the largest class, and
@@ -79,20 +87,23 @@ def newton_matrix(problem: Problem, p: Tensor) -> tuple[Tensor, Tensor]:
     flow.diagonal(dim1=1, dim2=2).zero_()
     degree = flow.sum(-1)
     pinned = torch.nn.functional.one_hot(problem.classes.argmax(-1), flow.shape[-1]).bool()
-    free = problem.valid & ~pinned & (degree > 0)
+    free = problem.valid & ~pinned & (degree > TINY)
     scale = torch.where(free, degree, 1.0).rsqrt() * free
     matrix = -scale[:, :, None] * flow * scale[:, None, :]
     # The ridge is far below any step that matters; it keeps an isolated pair of classes invertible.
     matrix.diagonal(dim1=1, dim2=2).fill_(1 + 1e-14)
-    return torch.linalg.inv_ex(matrix).inverse, scale
+    alone = problem.valid & ~pinned & (degree <= TINY)
+    return NewtonMatrix(torch.linalg.inv_ex(matrix).inverse, scale, alone)
 
 
-def _direction(inverse: Tensor, scale: Tensor, classes: Tensor, m: Tensor, log_ratio: Tensor) -> Tensor:
+def _direction(matrix: NewtonMatrix, classes: Tensor, m: Tensor, log_ratio: Tensor, tol: float) -> Tensor:
     """Newton step (B, K) on the log residual: L d = r - m sum(r) with r = m log(b / m).
 
     Where it does not climb the semi-dual, the plain Newton step (right side b - m) does; where the matrix is
-    singular beyond use, a Sinkhorn step takes its place.
+    singular beyond use, a Sinkhorn step takes its place. A class that shares no pixel with another stands on a
+    plateau, whose width a Sinkhorn step does not know: it goes as far as is allowed.
     """
+    inverse, scale, alone = matrix
     ratio, mass = log_ratio.double(), m.double()
     side = mass * ratio
     side = side - mass * side.sum(-1, keepdim=True)
@@ -106,7 +117,9 @@ def _direction(inverse: Tensor, scale: Tensor, classes: Tensor, m: Tensor, log_r
     step = (step - (low + step.amax(-1, keepdim=True)) / 2) * (scale.sum(-1, keepdim=True) > 0)
     limit = 1e4 * _MAX_STEP  # float32 must not overflow before the step is shortened
     longest = step.abs().amax(-1, keepdim=True).clamp_min(limit)
-    return torch.where(usable, step * (limit / longest), ratio).to(m.dtype)
+    step = torch.where(usable, step * (limit / longest), ratio)
+    far = alone & (ratio.abs() > tol)
+    return torch.where(far, ratio.sign() * limit, step).to(m.dtype)
 
 
 def _clip(step: Tensor, radius: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ def differentiable_shares(problem: Problem, potentials: Tensor, shares: Tensor) 
     function g(scores, masses).
     """
     with torch.no_grad():
-        inverse, scale = newton_matrix(problem, shares)
+        inverse, scale, _ = newton_matrix(problem, shares)
     marginal = problem.marginal(problem.shares(potentials))
     gap = (problem.classes - marginal).double()
     gap = gap - gap.detach()  # value zero, gradient kept, here and below: requires_grad changes no plan
