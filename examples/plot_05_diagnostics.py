@@ -111,7 +111,7 @@ for reg in (0.1, 0.01, 0.001):
     )
 
 # %%
-# A residual above the tolerance means that ``max_iter`` came first.
+# Where ``max_iter`` comes first, a `dhr_refine.ConvergenceWarning` says so, and the residual how far it came.
 
 # %%
 # Which implementation runs?

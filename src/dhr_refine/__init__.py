@@ -9,11 +9,12 @@ from .rebalance import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
 from .refine import RefineSteps, refine_mask, refine_steps
 from .training import View, has_labels
-from .transport import TransportPlan, sinkhorn_ot
+from .transport import ConvergenceWarning, TransportPlan, sinkhorn_ot
 
 __all__ = [
     "Cams",
     "ClassCentroids",
+    "ConvergenceWarning",
     "DenseCRFLattice",
     "Rebalanced",
     "Recipe",

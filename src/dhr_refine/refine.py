@@ -308,7 +308,7 @@ def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -
     if recipe.prior > 0.0:
         shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
-        known = shares.sum(dim=1, keepdim=True)
+        known = shares.sum(dim=1, keepdim=True).clamp_max(1.0)
         scores = (1.0 - recipe.prior * known) * scores + recipe.prior * shares
     return scores
 

@@ -33,7 +33,7 @@ def find_seed(batch: Batch, crops: list[Crops], *, reg: float, recipe: Recipe) -
         tags = _enlarge_cams(crop.take(maps)[:, : crop.tags], batch, crop, recipe)
         # A pixel that no CAM claims stays unassigned; inside the boundary tool, or its output would sum
         # to 1 over the tags and leave nothing to the background.
-        unassigned = 1.0 - tags.amax(dim=1, keepdim=True)
+        unassigned = (1.0 - tags.amax(dim=1, keepdim=True)).clamp_min(0.0)  # rounding must not go below
         _, winner = first_best(crop.refine_edges(torch.cat((tags, unassigned), dim=1)))
         local = torch.arange(offset, offset + crop.tags + 1, device=seed.device)
         local[-1] = absent
@@ -53,6 +53,7 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
                 x0, y0, x1, y1 = _cell_box(box, batch.base.shape[1:], grid)
                 kept[row, y0:y1, x0:x1] = True
             cells = kept.flatten(1).float()
+            cells = cells / cells.sum(-1, keepdim=True).clamp_min(1.0)
         else:
             cells = box_mass(batch.inside, grid)
             cams = cams * (cells > 0).view(-1, 1, *grid)

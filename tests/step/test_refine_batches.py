@@ -11,7 +11,7 @@ import torch
 from one_scene import every_recipe, run, same
 from scenes import make_scene, multi_hot, stack
 
-from dhr_refine import RefineSteps, refine_mask, refine_steps
+from dhr_refine import Recipe, RefineSteps, refine_mask, refine_steps
 
 
 @every_recipe
@@ -47,6 +47,36 @@ def test_a_batch_with_boxes_equals_its_images(recipe):
         assert torch.allclose(steps.uss[b], alone.uss, atol=1e-4)
         assert torch.allclose(steps.probs[b], alone.probs, atol=1e-4)
         assert torch.equal(steps.mask[b], alone.mask)
+
+
+def test_grids_as_released_give_an_image_the_same_beside_a_boxed_one():
+    """Masses of cells sum to 1 whether or not another image of the batch has a box."""
+    recipe = replace(Recipe(), geometry="released")
+    for seed in range(3):
+        scenes = [make_scene(seed, tags=(2, 6), lost=(2,)), make_scene(seed + 50, tags=(1, 3))]
+        boxes = [(0, 0, 56, 40), (5, 4, 50, 33)]
+        options = {"labels": [s.tags for s in scenes], "boxes": boxes, "box_format": "xyxy"}
+        both = refine_steps(*stack(scenes), boundary=None, recipe=recipe, **options)
+        alone = run(scenes[0], recipe=recipe)
+        assert torch.equal(both.mask[0], alone.mask)
+        assert torch.allclose(both.probs[0], alone.probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("recipe", [Recipe(), replace(Recipe(), prior=1.0), Recipe.released()])
+def test_no_probability_is_negative(recipe):
+    """Neither what a boundary tool is given nor what comes out, whatever is rounded on the way."""
+    seen = []
+
+    def boundary(images, probs):
+        seen.append(float(probs.min()))
+        return probs
+
+    for seed in range(8):
+        tags = ((2, 6), (0, 3, 7), (4,))[seed % 3]
+        scene = make_scene(seed, tags=tags, size=(37, 51), ignore=bool(seed % 2))
+        steps = run(scene, recipe=recipe, boundary=boundary)
+        seen += [float(steps.probs.min()), float(steps.uss.min()), float(steps.wss.min())]
+    assert min(seen) >= 0.0
 
 
 def test_an_explicit_box_of_the_whole_image_changes_nothing():

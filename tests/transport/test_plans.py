@@ -8,7 +8,7 @@ import reference
 import torch
 from transport_problems import METHODS, marginal_error, pot_plan, random_scores
 
-from dhr_refine import sinkhorn_ot
+from dhr_refine import ConvergenceWarning, sinkhorn_ot
 from dhr_refine.transport.released import early_stopped_weights
 
 
@@ -122,6 +122,7 @@ def test_the_weights_of_the_released_code_floor_their_range():
     assert np.abs(weights[0].numpy() - (plan - low) / 1e-5).max() < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore::dhr_refine.ConvergenceWarning")
 @pytest.mark.parametrize("method", METHODS)
 def test_running_out_of_passes_is_reported(method):
     scores = random_scores(2, 6, 200, seed=8) * torch.tensor([0.01, 1.0])[:, None, None]
@@ -147,6 +148,7 @@ def test_few_passes_suffice():
     assert sinkhorn_ot(random_scores(4, 5, 20000)).iterations.max() <= 5
 
 
+@pytest.mark.filterwarnings("ignore::dhr_refine.ConvergenceWarning")
 @pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("max_iter", [7, 8, 9])
 def test_no_more_passes_than_allowed(max_iter):
@@ -159,3 +161,16 @@ def test_no_more_passes_than_allowed(max_iter):
         result = sinkhorn_ot(scores.to(kind), reg=0.051, class_mass=b.to(kind), max_iter=max_iter)
         assert result.iterations.max() == max_iter
         assert result.residual.max() > 1e-3
+
+
+@pytest.mark.usefixtures("engine")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_missed_tolerance_is_one_warning_that_says_what_to_do(method):
+    scores = random_scores(2, 4, 500, dtype=torch.float32) * 2
+    text = r"did not reach tol=0.001 in 1 passes \(residual .*\): raise max_iter, tol or reg"
+    with pytest.warns(ConvergenceWarning, match=text) as seen:
+        plan = sinkhorn_ot(scores, max_iter=1, method=method)
+    assert len(seen) == 1
+    assert seen[0].filename == __file__
+    assert plan.residual.max() > 1e-3
+    assert sinkhorn_ot(scores, method=method).residual.max() <= 1e-3  # and none where it is met

@@ -84,6 +84,7 @@ def test_the_plan_does_not_depend_on_requires_grad(size):
             assert torch.allclose(plain * size, recorded.detach() * size, rtol=0, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::dhr_refine.ConvergenceWarning")
 @pytest.mark.parametrize("method", ["newton", "sinkhorn"])
 def test_out_of_passes_the_plan_still_does_not_depend_on_requires_grad(method):
     scores = random_scores(1, 4, 100, dtype=torch.float32)
@@ -103,3 +104,14 @@ def test_no_graph_is_kept_without_need():
     assert not sinkhorn_ot(scores, method="pot").plan.requires_grad
     result = sinkhorn_ot(scores)
     assert not result.residual.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_second_derivatives_are_refused(dtype):
+    """The matrix of the implicit step is a constant: their value would be wrong."""
+    scores = random_scores(1, 3, 50, dtype=dtype).requires_grad_()
+    plan = sinkhorn_ot(scores).plan
+    (gradient,) = torch.autograd.grad((plan**2).sum(), scores, retain_graph=True)
+    assert not gradient.requires_grad
+    with pytest.raises(RuntimeError, match=r"sinkhorn_ot has first derivatives only: .* create_graph=True"):
+        torch.autograd.grad((plan**2).sum(), scores, create_graph=True)

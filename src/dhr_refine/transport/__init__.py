@@ -12,6 +12,6 @@ loop; ``gradients.py`` differentiates the solution, whoever found it. The steps 
 that is checked already. ``released.py`` is no transport: what the released code has in its place.
 """
 
-from .plan import TransportPlan, sinkhorn_ot
+from .plan import ConvergenceWarning, TransportPlan, sinkhorn_ot
 
-__all__ = ["TransportPlan", "sinkhorn_ot"]
+__all__ = ["ConvergenceWarning", "TransportPlan", "sinkhorn_ot"]

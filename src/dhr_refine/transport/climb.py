@@ -100,8 +100,8 @@ def _direction(matrix: NewtonMatrix, classes: Tensor, m: Tensor, log_ratio: Tens
     """Newton step (B, K) on the log residual: L d = r - m sum(r) with r = m log(b / m).
 
     Where it does not climb the semi-dual, the plain Newton step (right side b - m) does; where the matrix is
-    singular beyond use, a Sinkhorn step takes its place. A class that shares no pixel with another stands on a
-    plateau, whose width a Sinkhorn step does not know: it goes as far as is allowed.
+    singular beyond use, a Sinkhorn step takes its place. A class that shares no pixel with another stands on
+    a plateau, whose width a Sinkhorn step does not know: it goes as far as is allowed.
     """
     inverse, scale, alone = matrix
     ratio, mass = log_ratio.double(), m.double()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -22,4 +24,21 @@ def differentiable_shares(problem: Problem, potentials: Tensor, shares: Tensor) 
     gap = gap - gap.detach()  # value zero, gradient kept, here and below: requires_grad changes no plan
     step = scale * (inverse @ (scale * gap)[..., None])[..., 0]
     moved = problem.shares(potentials + step.to(potentials.dtype))
-    return shares + (moved - moved.detach())
+    return _OnceDifferentiable.apply(shares + (moved - moved.detach()))
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    """Passes tensors and gradients on; refuses gradients of gradients, in which the matrix is no constant."""
+
+    @staticmethod
+    def forward(ctx: Any, shares: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return shares.view_as(shares)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "sinkhorn_ot has first derivatives only: call backward or grad without create_graph=True, or "
+                "detach the plan"
+            )
+        return gradient

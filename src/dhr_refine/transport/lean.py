@@ -113,7 +113,7 @@ def run_compiled(
         max_iter=passes,
         max_step=_LEAN_STEP,
     )
-    solved = Solved(potentials, shares, residual, spent, "numba")
+    solved = Solved(potentials, shares, residual, spent, "numba", finished)
     return solved, finished or passes == max_iter
 
 

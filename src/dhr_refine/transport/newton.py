@@ -28,7 +28,7 @@ def newton(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, 
         return solved
     rest = (solved.residual > tol).nonzero()[:, 0]
     if len(rest) == 0 or first == max_iter:
-        return solved
+        return solved._replace(finished=len(rest) == 0)
     hard = problem.images(rest)
     # A lean solve that went astray is no start.
     near = solved.residual[rest, None] < 1.0
@@ -38,7 +38,7 @@ def newton(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, 
     solved.shares[rest] = finish.shares
     solved.residual[rest] = finish.residual
     solved.passes[rest] = finish.passes + first
-    return solved
+    return solved._replace(finished=finish.finished)
 
 
 def _solve_hard(problem: Problem, score_range: float, *, tol: float, max_iter: int) -> Solved:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import NamedTuple
 
 import torch
@@ -11,6 +12,10 @@ from torch import Tensor
 from ..checks import check_choice, check_count, check_positive, check_tensor, show_shapes
 from .marginals import class_masses, pixel_masses
 from .solver import LARGEST_RANGE, Method, check_reg, extent_of, solve
+
+
+class ConvergenceWarning(UserWarning):
+    """A solver ran out of passes before it met its tolerance; the result says how far it came."""
 
 
 class _TransportPlan(NamedTuple):
@@ -69,7 +74,7 @@ def sinkhorn_ot(
         Largest relative error of a class marginal to accept. Never tighter than the dtype can resolve
         (about 7e-7 at ``reg=0.1`` in float32).
     max_iter : int
-        Passes over all pixels at most.
+        Passes over all pixels at most. Where they do not suffice, a :class:`ConvergenceWarning` says so.
     method : {"newton", "sinkhorn", "pot"}
         ``"newton"``: semi-dual Newton from a subsampled start. ``"sinkhorn"``: log-domain Sinkhorn steps.
         ``"pot"``: :func:`ot.bregman.sinkhorn_log` of the POT library, image by image, on the CPU and
@@ -91,7 +96,8 @@ def sinkhorn_ot(
     Notes
     -----
     Gradients flow to ``scores`` and to both masses, exactly, by differentiating one Newton step at the
-    solution (implicit differentiation); the plan is the same with and without them, to rounding.
+    solution (implicit differentiation); the plan is the same with and without them, to rounding. First
+    derivatives only: ``create_graph=True`` raises a RuntimeError.
 
     With numba installed (``pip install "dhr_refine[numba]"``), float32 problems on the CPU are solved by a
     compiled loop, one image a thread (:func:`torch.get_num_threads`); otherwise, and for what that loop
@@ -139,7 +145,7 @@ def sinkhorn_ot(
         raise ValueError(f"scores span {high - low:.3g}, too much for reg={reg}: scale them to [0, 1]")
 
     with torch.autocast(device_type=flat.device.type, enabled=False):
-        shares, residual, iterations, solver = solve(
+        shares, residual, iterations, solver, finished = solve(
             flat,
             pixels,
             classes,
@@ -150,6 +156,13 @@ def sinkhorn_ot(
             extent=(low, high),
             scale=1.0 / flat.shape[-1] if pixels is None else 1.0,
         )
+        if not finished:
+            warnings.warn(
+                f"sinkhorn_ot did not reach tol={tol:g} in {int(max_iter)} passes (residual "
+                f"{float(residual.max()):.2g}): raise max_iter, tol or reg",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]
     return _plan_by(solver, plan.reshape(scores.shape).to(scores.dtype), residual, iterations)

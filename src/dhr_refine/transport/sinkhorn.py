@@ -55,4 +55,4 @@ def solve_by_pot(problem: Problem, *, tol: float, max_iter: int) -> Solved:
         shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
         iterations[b] = int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
     residual = marginal_error(problem.classes, problem.marginal(shares), problem.valid)
-    return Solved(found, shares, residual, iterations, "pot")
+    return Solved(found, shares, residual, iterations, "pot", bool((residual <= tol).all()))

@@ -33,6 +33,8 @@ class PixelShares(NamedTuple):
     """(B,) int64, passes over all pixels."""
     solver: str
     """See :class:`TransportPlan`."""
+    finished: bool
+    """Whether every image is within the tolerance."""
 
 
 def check_reg(reg: float) -> None:
@@ -91,7 +93,7 @@ def solve(
             scale=scale,
         )
         if finished:
-            return PixelShares(solved.shares, solved.residual, solved.passes, "numba")
+            return PixelShares(solved.shares, solved.residual, solved.passes, "numba", solved.finished)
     valid = classes > 0
     problem = Problem(scores, 1.0 / reg, pixels, classes, valid)
     with torch.no_grad():
@@ -106,14 +108,14 @@ def solve(
             solved = newton(detached, tol=tol, max_iter=max_iter, extent=extent)
         else:
             solved = sinkhorn(detached, tol=tol, max_iter=max_iter)
-    potentials, shares, residual, iterations, used = solved[:5]
+    potentials, shares, residual, iterations, used, met = solved
     if recorded and method != "pot":
         shares = differentiable_shares(problem, potentials, shares)
     dead = ~valid.any(-1)
     if scale is not None:
         mass = (~dead).to(shares.dtype)[:, None, None] * scale
         shares = shares * mass if shares.requires_grad else shares.mul_(mass)
-    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0), used)
+    return PixelShares(shares, residual.masked_fill(dead, 0.0), iterations.masked_fill(dead, 0), used, met)
 
 
 def _requires_grad(tensor: Tensor | None) -> bool:

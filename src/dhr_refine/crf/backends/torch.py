@@ -101,7 +101,7 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
         gain=geometry.gain,
     )
     # Symmetric normalisation, folded into the weights of both splat and slice.
-    ones = torch.ones((len(weights), 1), device=images.device)
+    ones = weights.new_ones((len(weights), 1))
     scale = (filter_values(kernel, ones) * geometry.gain + 1e-20).rsqrt_()
     kernel.weights.mul_(scale)
     kernel.pixel_weights.mul_(scale.squeeze(1)[kernel.pixels])
