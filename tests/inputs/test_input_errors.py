@@ -62,7 +62,14 @@ BOXED = {"box_format": "xyxy"}
         ({"labels": multi_hot(TAGS, 8) * 0.4}, ValueError, r"labels\[0\] must hold 0 and 1.* or indices.* threshold scores first"),
         ({"labels": -multi_hot(TAGS, 8)}, ValueError, r"(?s)labels\[0\] must hold 0 and 1"),
         ({"labels": [[2.0], [3]]}, TypeError, r"labels\[0\] must list tag indices 0, 1, ..., got 2.0: pass a tensor for multi-hot tags"),
-        ({"labels": [[2], [-1]]}, TypeError, r"labels\[1\] must list tag indices 0, 1, ..., got -1"),
+        ({"labels": [[2], [-1]]}, ValueError, r"labels\[1\] must list tag indices 0, 1, ..., got -1: leave out what is no class"),
+        ({"labels": [2, 6]}, TypeError, r"labels\[0\] must be 1-D tags or a list of indices, got int 2: pass \[2\] where an image has one tag"),
+        ({"labels": [[[2, 6]], [3]]}, TypeError, r"labels\[0\] must list tag indices, got the list \[2, 6\] in it: pass one list for each image"),
+        ({"uss_features": None}, TypeError, "uss_features must be a torch.Tensor .* got NoneType None: it cannot be left out"),
+        ({"uss_features": {"layer": USS}}, TypeError, "uss_features must be .* got dict .*: stack its maps with torch.stack, or pass one of its values"),
+        ({"wss_features": {"layer": USS}}, TypeError, r"wss_features must be .* got dict .*: pass list\(layers.values\(\)\)"),
+        ({"masks": MASKS[:, None]}, ValueError, r"masks must have shape .* of shape \(2, 1, 40, 56\): call .squeeze\(1\) on it"),
+        ({"masks": torch.zeros(2, 9, 40, 56)}, ValueError, r"masks must have shape .* of shape \(2, 9, 40, 56\): call .argmax\(1\) on it"),
         ({"labels": [[True], [1]]}, TypeError, r"labels\[0\] must list tag indices .* got True"),
         ({"labels": [[2, 2], [1]]}, ValueError, r"labels\[0\] names a tag twice, got \[2, 2\]: pass each once"),
         ({"labels": [None, [1]]}, TypeError, r"labels\[0\] must be 1-D tags or a list of indices, got NoneType None"),
@@ -255,3 +262,10 @@ def test_compact_cams_of_tags_beyond_255(background):
     allowed = {3 + offset, 300 + offset} | ({0} if background == "first" else set())
     assert 300 + offset in mask.unique().tolist()
     assert set(mask.unique().tolist()) <= allowed
+
+
+def test_pictures_are_told_to_become_arrays_first():
+    picture = pytest.importorskip("PIL.Image", reason="needs Pillow").new("RGB", (56, 40))
+    with pytest.raises(TypeError, match=r"convert it with torch.as_tensor\(numpy.array\(...\)\)"):
+        call(images=picture)
+    assert torch.as_tensor(np.array(picture)).shape == (40, 56, 3)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -36,17 +36,31 @@ def check_tensor(
 ) -> Tensor:
     """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name."""
     if not isinstance(value, Tensor):
-        stack = isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value)
-        fix = "stack its tensors with torch.stack" if stack else "convert it with torch.as_tensor"
-        raise TypeError(f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {fix}")
+        raise TypeError(
+            f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {_way_to_tensor(value)}"
+        )
     ranks = (ndim,) if isinstance(ndim, int) else ndim
     if value.ndim not in ranks:
-        raise ValueError(
-            f"{name} must have shape {shape}, got {describe(value)}: add or remove axes to match"
-        )
+        fix = "add or remove axes to match"
+        if "mask" in name and value.ndim == 4:  # one channel, or one-hot
+            fix = f"call .{'argmax' if value.shape[1] > 1 else 'squeeze'}(1) on it"
+        raise ValueError(f"{name} must have shape {shape}, got {describe(value)}: {fix}")
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {describe(value)}: call .float() on it")
     return value
+
+
+def _way_to_tensor(value: object) -> str:
+    """How what a caller passed becomes a tensor, in words."""
+    if value is None:
+        return "it cannot be left out"
+    if isinstance(value, Mapping):
+        return "stack its maps with torch.stack, or pass one of its values"
+    if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
+        return "stack its tensors with torch.stack"
+    if hasattr(value, "__array_interface__") and not isinstance(value, np.ndarray):
+        return "convert it with torch.as_tensor(numpy.array(...))"  # a picture of Pillow
+    return "convert it with torch.as_tensor"
 
 
 def check_same(value: Tensor, name: str, other: Tensor, other_name: str) -> None:
@@ -75,9 +89,9 @@ def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]
         check_filled(check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True), name)
         return [features]
     if not isinstance(features, Sequence) or len(features) == 0:
+        fix = "pass list(layers.values())" if isinstance(features, Mapping) else "pass at least one map"
         raise TypeError(
-            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: "
-            "pass at least one map"
+            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: {fix}"
         )
     for position, level in enumerate(features):
         part = f"{name}[{position}]"

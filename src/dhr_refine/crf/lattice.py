@@ -160,10 +160,10 @@ def run_on(lattice: DenseCRFLattice, probs: Tensor, **options: Any) -> Tensor:
 def check_uint8(images: Tensor) -> None:
     """Raise unless the images are uint8."""
     if images.dtype != torch.uint8:
-        raise TypeError(
-            f"images must be uint8 in [0, 255], got {describe(images)}: "
-            "pass (images * 255).round().to(torch.uint8) for images in [0, 1]"
-        )
+        fix = "pass images.to(torch.uint8) for whole numbers in [0, 255]"
+        if images.is_floating_point():
+            fix = "pass (images * 255).round().to(torch.uint8) for images in [0, 1]"
+        raise TypeError(f"images must be uint8 in [0, 255], got {describe(images)}: {fix}")
 
 
 def check_parameters(sxy: float, srgb: float, gauss_sxy: float) -> LatticeParameters:

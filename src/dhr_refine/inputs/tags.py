@@ -83,15 +83,24 @@ def _label_entry(entry: Any, position: int, *, sure: bool) -> list[int] | np.nda
     if isinstance(entry, (list, tuple, range, set, frozenset)):
         values: list[Any] = [v.item() if isinstance(v, (np.generic, Tensor)) else v for v in entry]
         for value in values:
-            if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            if isinstance(value, int) and value < 0:
+                raise ValueError(
+                    f"{name} must list tag indices 0, 1, ..., got {value}: leave out what is no class"
+                )
+            if isinstance(value, (list, tuple)):
+                raise TypeError(
+                    f"{name} must list tag indices, got the list {value!r} in it: pass one list for each "
+                    "image of masks, [2, 14] for a single one"
+                )
+            if isinstance(value, bool) or not isinstance(value, int):
                 raise TypeError(
                     f"{name} must list tag indices 0, 1, ..., got {value!r}: pass a tensor for multi-hot tags"
                 )
         return sorted(set(values)) if isinstance(entry, (set, frozenset)) else values
     if not isinstance(entry, np.ndarray) or entry.ndim != 1:
-        raise TypeError(
-            f"{name} must be 1-D tags or a list of indices, got {describe(entry)}: pass one of them"
-        )
+        number = isinstance(entry, (int, np.integer)) and not isinstance(entry, bool)
+        fix = f"pass [{entry}] where an image has one tag" if number else "pass one of them"
+        raise TypeError(f"{name} must be 1-D tags or a list of indices, got {describe(entry)}: {fix}")
     whole = entry.astype(np.float64)
     if not np.array_equal(whole, whole.round()) or (whole < 0).any():
         raise ValueError(f"{name} must hold 0 and 1, or indices, got {entry!r}: threshold scores first")

@@ -63,7 +63,7 @@ def count_pixels(pred: Mask, target: Mask, name: str, *, num_classes: int, ignor
     if predicted.shape != truth.shape:
         raise ValueError(
             f"{name} has shape {tuple(pred.shape)} but target has {tuple(target.shape)}: "
-            "pass masks of the same images at the same size (resize with mode='nearest')"
+            "pass masks of the same images at the same size (resize with mode='nearest-exact')"
         )
     if predicted.device != truth.device:
         raise ValueError(
