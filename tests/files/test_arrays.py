@@ -1,4 +1,4 @@
-"""Files of arrays: pickles and torch files of every age, damaged ones, and ones that mean harm."""
+"""What is in a file of arrays: pickles and torch files of every age, damaged ones, ones that mean harm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from written import MAPS, check, save
 
-from dhr_refine.files import arrays, read_cams
+from dhr_refine.files import calls_torch, read_cams
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -141,7 +141,7 @@ def test_a_pickle_cannot_change_what_it_names(tmp_path):
     path.write_bytes(b"ctorch._utils\n_rebuild_tensor_v2\n(N}S'__defaults__'\n(I1\ntstb.")
     with pytest.raises((ValueError, TypeError)):
         read_cams(path)
-    assert arrays._rebuild_tensor.__defaults__ is None
+    assert calls_torch._tensor.__defaults__ is None
     assert torch._utils._rebuild_tensor_v2.__defaults__ == (None,)
     tensors = save(tmp_path, "b.pkl", {3: torch.from_numpy(MAPS[0])})
     check(read_cams(tensors), MAPS[:1], [3])

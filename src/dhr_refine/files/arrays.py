@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-import collections
-import importlib
-import io
 import os
-import pickle
-import zipfile
-from collections.abc import Callable
-from contextlib import nullcontext
+import stat
 from typing import IO, Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.torch_version import TorchVersion
 
-# What a file written by torch.save before version 1.6 starts with, as a pickled number.
-_TORCH_MAGIC = 0x1950A86A20F9469CFC6C
+from ..checks import check_count
+
+# The calls register what they mean.
+from . import calls_numpy, calls_plain, calls_torch, npy_files, torch_files, trusted  # noqa: F401
+from .limits import DEFAULT_DEPTH, DEFAULT_ITEMS, Budget, Damaged, FileProblem, TooMuch
+from .resolve import Reader
+from .zip_files import Archive
 
 
-def load_arrays(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> Any:
+def load_arrays(
+    path: str | os.PathLike[str],
+    *,
+    allow_pickle: bool = False,
+    max_bytes: int | None = None,
+    max_items: int = DEFAULT_ITEMS,
+    max_depth: int = DEFAULT_DEPTH,
+) -> Any:
     """Load arrays and tensors from a .npy, .npz, .pt or .pkl file, without executing anything in it.
 
     Parameters
@@ -29,19 +32,33 @@ def load_arrays(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> 
     path : str or path
         The file; its content decides how it is read, not its suffix.
     allow_pickle : bool
-        Execute whatever the pickle asks for. Only for files that you trust as you trust code.
+        Execute whatever the pickle asks for, and keep no bound. Only for files that you trust as you trust
+        code.
+    max_bytes : int, optional
+        The most bytes that the file may have, and that its arrays may take. Default: 2 GiB, and at most
+        256 MiB more than the file has, which only compressed, repeated and expanded arrays need.
+    max_items : int
+        The most values that it may hold, counted as often as they are referred to; an array is one.
+    max_depth : int
+        How deep dictionaries, lists and arrays of objects may lie in each other.
 
     Returns
     -------
-    ndarray, Tensor, number, str, or dict, list or tuple of them
-        What was saved; an .npz file as a dict.
+    ndarray, Tensor, number, str, bytes, or dict, list, tuple or set of them
+        What was saved; an .npz file as a dict. Tensors, parameters among them, are on the CPU and without
+        gradient.
 
     Raises
     ------
     ValueError
-        The file holds anything else and ``allow_pickle`` is off, or it is damaged.
+        The file holds anything else and ``allow_pickle`` is off, it is damaged, it exceeds a bound, or it is
+        not a regular file.
     OSError
         The file cannot be read.
+
+    Notes
+    -----
+    What is promised for files of strangers, and how it is tested: :doc:`/files`.
 
     Examples
     --------
@@ -54,13 +71,31 @@ def load_arrays(path: str | os.PathLike[str], *, allow_pickle: bool = False) -> 
     ...     load_arrays(path).item()
     {'2007_000032': array([0., 1.])}
     """
-    name = os.fspath(path)
+    for bound, name in ((max_bytes, "max_bytes"), (max_items, "max_items"), (max_depth, "max_depth")):
+        if bound is not None:
+            check_count(bound, name, 1)
+    name = show_name(path)
     try:
-        return _load(name, allow_pickle)
-    except (OSError, _RefusedError):
+        with _open(path, name) as file:
+            if allow_pickle:
+                return trusted.load_trusted(file)
+            size = os.fstat(file.fileno()).st_size
+            budget = Budget(size, max_bytes, max_items, max_depth)
+            return _load(_read(file, size, budget), budget)
+    except FileProblem as problem:
+        raise ValueError(problem.text(name)) from None
+    except MemoryError:
+        raise ValueError(f"{name} needs more memory than there is: read it on a larger machine") from None
+    except OSError as error:
+        # Those of a damaged archive come without the name; those of a missing file have it.
+        if error.filename is None and allow_pickle:
+            raise ValueError(Damaged(error).text(name)) from error
+        error.filename = error.filename or name
         raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        raise ValueError(f"{name} is damaged or no file of arrays ({error}): write it again") from error
+    except _NotRegularError:
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise ValueError(Damaged(error).text(name)) from error
 
 
 def is_number(value: object) -> bool:
@@ -68,145 +103,82 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
 
 
-class _RefusedError(ValueError):
-    """A file that needs ``allow_pickle``."""
+class _NotRegularError(ValueError):
+    """A path that leads to no file of a disk."""
 
 
-def _refused(name: str, what: str) -> _RefusedError:
-    return _RefusedError(
-        f"{name} holds {what}, which read_cams does not load because loading it can run any code: save "
-        "arrays or tensors only, or pass allow_pickle=True if you trust where the file comes from"
-    )
+def show_name(path: str | os.PathLike[str]) -> str:
+    """A path for messages, on one line."""
+    name = os.fsdecode(path)
+    return name if name.isprintable() else ascii(name)[1:-1]
 
 
-def _load(name: str, trusted: bool) -> Any:
-    """The content of a file, told by its first bytes."""
-    with open(name, "rb") as file:
-        head = file.read(6)
-        file.seek(0)
-        if head == b"\x93NUMPY":
-            return _load_npy(file, name, trusted)
-        if head[:2] == b"PK":
-            with zipfile.ZipFile(file) as archive:
-                members = archive.namelist()
-                if not any(member.endswith("data.pkl") for member in members):
-                    result = {}
-                    for member in members:
-                        with archive.open(member) as part:
-                            result[member.removesuffix(".npy")] = _load_npy(part, name, trusted)
-                    return result
-            file.seek(0)
-            return _load_torch(file, name, trusted)
-        content = _unpickle(file, name, trusted)
-        if is_number(content) and content == _TORCH_MAGIC:
-            file.seek(0)
-            return _load_torch(file, name, trusted)
-        return content
-
-
-def _load_npy(file: IO[bytes], name: str, trusted: bool) -> Any:
-    # Unlike numpy.load, objects are read as well, by the allow-list.
-    start = file.tell()
-    version = np.lib.format.read_magic(file)
-    read_header = (
-        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    )
-    shape, _, dtype = read_header(file)
-    if not dtype.hasobject:
-        file.seek(start)
-        return np.lib.format.read_array(file, allow_pickle=False)
-    content = _unpickle(file, name, trusted)
-    return content.reshape(shape) if isinstance(content, np.ndarray) else content
-
-
-def _load_torch(file: IO[bytes], name: str, trusted: bool) -> Any:
-    if trusted:
-        return torch.load(file, map_location="cpu", weights_only=False)
+def _open(path: str | os.PathLike[str], name: str) -> IO[bytes]:
+    """Open a regular file; a pipe would wait for a writer, a device never end."""
     try:
-        with _numpy_in_torch():
-            return torch.load(file, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise _refused(name, "more than tensors and arrays") from error
+        _check_regular(os.stat(path).st_mode, name)
+        # Between the two looks the path may have come to mean something else: do not wait for it.
+        flags = (
+            os.O_RDONLY
+            | getattr(os, "O_NONBLOCK", 0)
+            | getattr(os, "O_BINARY", 0)
+            | getattr(os, "O_CLOEXEC", 0)
+        )
+        file = os.fdopen(os.open(path, flags), "rb")
+    except _NotRegularError:
+        raise
+    except ValueError as error:  # a null character in the path
+        raise _NotRegularError(f"{name} is no path of a file: {error}") from error
+    try:
+        _check_regular(os.fstat(file.fileno()).st_mode, name)
+    except BaseException:
+        file.close()
+        raise
+    return file
 
 
-def _numpy_in_torch() -> Any:
-    """Let torch's safe loading accept NumPy arrays, where this torch can be told so."""
-    if TorchVersion(torch.__version__) < "2.6":
-        return nullcontext()
-    import _codecs
-
-    rebuild, scalar = _numpy_function("multiarray", "_reconstruct"), _numpy_function("multiarray", "scalar")
-    allowed: list[Any] = [np.ndarray, np.dtype, (_codecs.encode, "_codecs.encode")]
-    allowed += [type(np.dtype(code)) for code in "?bhilqBHILQefd"]
-    for core in ("numpy.core", "numpy._core"):
-        allowed += [(rebuild, f"{core}.multiarray._reconstruct"), (scalar, f"{core}.multiarray.scalar")]
-    return torch.serialization.safe_globals(allowed)
+def _check_regular(mode: int, name: str) -> None:
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(21, "Is a directory", name)
+    if not stat.S_ISREG(mode):
+        raise _NotRegularError(f"{name} is a pipe, socket or device: pass a regular file")
 
 
-def _numpy_function(module: str, function: str) -> Any:
-    """A function of NumPy's core, whose module has another name since NumPy 2."""
-    core = "numpy._core" if hasattr(np, "_core") else "numpy.core"
-    return getattr(importlib.import_module(f"{core}.{module}"), function)
+def _read(file: IO[bytes], size: int, budget: Budget) -> bytes:
+    if size > budget.max_bytes:
+        raise TooMuch(f"has {size} bytes", "max_bytes", budget.max_bytes)
+    data = file.read(size + 1)
+    if len(data) != size:
+        raise Damaged("its size changed while it was read")
+    return data
 
 
-def _unpickle(file: IO[bytes], name: str, trusted: bool) -> Any:
-    # Files of Python 2 hold arrays as text.
-    if trusted:
-        return pickle.Unpickler(file, encoding="latin1").load()
-    return _Unpickler(file, name).load()
+def _load(data: bytes, budget: Budget) -> Any:
+    """The content of a file, told by its first bytes."""
+    reader = Reader(budget, _read_torch)
+    if data[: len(npy_files.MAGIC)] == npy_files.MAGIC:
+        return npy_files.read_npy(data, reader)
+    if data[:2] == b"PK":
+        archive = Archive(data, budget)
+        if torch_files.is_torch_zip(archive):
+            return reader.value(torch_files.read_zip(archive, reader))
+        result = {}
+        for member in archive.members:
+            result[member.removesuffix(".npy")] = npy_files.read_npy(archive.read(member), reader)
+        return result
+    node, end = reader.parse(data)
+    if type(node) is int and node == torch_files.MAGIC:
+        node = torch_files.read_legacy(data, reader, end)
+    return reader.value(node)
 
 
-class _Unpickler(pickle.Unpickler):
-    """Builds NumPy arrays and CPU tensors; every other name in a pickle is refused before it is looked up."""
-
-    def __init__(self, file: IO[bytes], path: str):
-        super().__init__(file, encoding="latin1")
-        self.path = path
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return what an allowed name stands for, else raise."""
-        if module.startswith("numpy._core"):  # NumPy 2 moved the functions that NumPy 1 names
-            module = module.replace("numpy._core", "numpy.core", 1)
-        make = _ALLOWED.get((module, name))
-        if make is None:
-            raise _refused(self.path, f"{module}.{name}")
-        return make(self.path)
-
-
-def _wrap(function: Callable[..., Any]) -> Callable[[str], Callable[..., Any]]:
-    # A pickle can set attributes of what it names, its defaults among them: give each its own function.
-    return lambda path: lambda *args: function(*args)
-
-
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *_: Any) -> Tensor:
-    # set_ with a size would enlarge a storage that is too small and show what lies in memory there.
-    flat = torch.empty(0, dtype=storage.dtype).set_(storage._untyped_storage)
-    return flat.as_strided(tuple(size), tuple(stride), offset)
-
-
-def _text_to_bytes(text: str, encoding: str) -> bytes:
-    # How protocol 2 writes bytes.
-    if encoding != "latin1":
-        raise pickle.UnpicklingError(f"unknown encoding {encoding!r} of bytes")
-    return text.encode("latin1")
-
-
-# What a pickle may name; each makes the object to use from the path of the file.
-_ALLOWED: dict[tuple[str, str], Callable[[str], Any]] = {
-    ("numpy", "ndarray"): lambda path: np.ndarray,
-    ("numpy", "dtype"): lambda path: np.dtype,
-    ("numpy.core.multiarray", "_reconstruct"): lambda path: _numpy_function("multiarray", "_reconstruct"),
-    ("numpy.core.multiarray", "scalar"): lambda path: _numpy_function("multiarray", "scalar"),
-    ("numpy.core.numeric", "_frombuffer"): _wrap(
-        lambda *args: _numpy_function("numeric", "_frombuffer")(*args)
-    ),
-    ("collections", "OrderedDict"): lambda path: collections.OrderedDict,
-    ("torch", "Size"): lambda path: torch.Size,
-    ("torch._utils", "_rebuild_tensor_v2"): _wrap(_rebuild_tensor),
-    ("torch._utils", "_rebuild_parameter"): _wrap(lambda data, *_: data),
-    # torch's own function of this name unpickles without limits.
-    ("torch.storage", "_load_from_bytes"): lambda path: (
-        lambda data: _load_torch(io.BytesIO(data), path, trusted=False)
-    ),
-    ("_codecs", "encode"): _wrap(_text_to_bytes),
-}
+def _read_torch(reader: Reader, data: bytes | memoryview) -> Any:
+    """Graph of a torch file that lies within a pickle."""
+    reader.budget.take(len(data))
+    data = bytes(data)
+    if data[:2] == b"PK":
+        return torch_files.read_zip(Archive(data, reader.budget), reader)
+    magic, start = reader.parse(data)
+    if magic != torch_files.MAGIC:
+        raise Damaged("a tensor without the mark of torch")
+    return torch_files.read_legacy(data, reader, start)

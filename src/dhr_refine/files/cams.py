@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
+import re
 import reprlib
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -12,10 +14,13 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, describe
-from .arrays import is_number, load_arrays
+from .arrays import is_number, load_arrays, show_name
+from .limits import DEFAULT_BYTES, DEFAULT_DEPTH, DEFAULT_ITEMS
 
 # Names under which codebases keep the CAMs beside "keys", full resolution first.
 _ENTRIES = ("high_res", "hr_cam", "attn_highres", "prob", "seed", "cam", "cams", "cam_dict")
+# More classes than any data set has; what holds more is no file of CAMs.
+_CLASSES = 100_000
 
 
 class Cams(NamedTuple):
@@ -33,6 +38,9 @@ def read_cams(
     background: Literal["first", "none"] | None = None,
     entry: str | None = None,
     allow_pickle: bool = False,
+    max_bytes: int | None = None,
+    max_items: int = DEFAULT_ITEMS,
+    max_depth: int = DEFAULT_DEPTH,
 ) -> Cams:
     """Read the CAMs of one image from a .npy, .npz, .pt or .pkl file.
 
@@ -50,6 +58,8 @@ def read_cams(
         high_res, hr_cam, attn_highres, prob, seed, cam, cams and cam_dict, or the only one that can be meant.
     allow_pickle : bool
         Unpickle whatever the file holds. This executes code of the file: only for files that you wrote.
+    max_bytes, max_items, max_depth : int, optional
+        Bounds, as :func:`load_arrays` has them. The CAMs as float32 stay below ``max_bytes`` too.
 
     Returns
     -------
@@ -59,8 +69,8 @@ def read_cams(
     Raises
     ------
     ValueError, TypeError
-        The file is damaged, needs ``allow_pickle``, ``background`` or ``entry``, or holds no CAMs. The
-        message names the file.
+        The file is damaged, exceeds a bound, needs ``allow_pickle``, ``background`` or ``entry``, or holds no
+        CAMs. The message names the file.
     OSError
         The file cannot be opened.
 
@@ -77,8 +87,12 @@ def read_cams(
     arrays and tensors             (C, h, w), one map per class                      -, or "first"
     ============================== ================================================= ================
 
+    Class numbers are whole numbers, of Python or NumPy. Text and floating point numbers in their place, "3"
+    or 3.0, are refused: they may be meant or a slip.
+
     Without the option a file that does not hold 0 is read as foreground, so pass it for a whole data set.
-    Files are read with an allow-list of NumPy arrays and torch tensors; nothing else in a pickle is executed.
+    Files are read with an allow-list of NumPy arrays and torch tensors, and nothing in them is executed: what
+    that promises for files of strangers is in :doc:`/files`.
 
     The result drops into refine_mask for one image. Where the file holds the tags only, its keys are the
     labels, as a list::
@@ -102,72 +116,136 @@ def read_cams(
     """
     if background is not None:
         check_choice(background, "background", ("first", "none"))
-    name = os.fspath(path)
-    content = load_arrays(name, allow_pickle=allow_pickle)
-    maps, keys = _interpret(content, name, entry)
+    name = show_name(path)
+    bounds = {"max_bytes": max_bytes, "max_items": max_items, "max_depth": max_depth}
+    content = load_arrays(path, allow_pickle=allow_pickle, **bounds)
+    # What the caller trusts has no bound.
+    room = [2**63 if allow_pickle else max_bytes or DEFAULT_BYTES]
+    maps, keys = _interpret(content, name, entry, room)
     kept, keys = _foreground(len(maps), keys, background, name)
     order = sorted(range(len(keys)), key=keys.__getitem__)
     maps = maps[[kept[i] for i in order]]
     if not bool(torch.isfinite(maps).all()):
         raise ValueError(f"{name} holds NaN or infinity: make the CAMs of this image again")
-    return Cams(maps, torch.tensor([keys[i] for i in order], dtype=torch.long))
+    return Cams(maps, torch.tensor([keys[i] for i in order], dtype=torch.long, device="cpu"))
 
 
-def _interpret(content: Any, name: str, entry: str | None) -> tuple[Tensor, list[int] | None]:
+def _unbox(value: Any) -> Any:
+    """What NumPy wrapped into an array of objects to save it."""
+    return (
+        value.item() if isinstance(value, np.ndarray) and value.dtype == object and value.ndim == 0 else value
+    )
+
+
+def _interpret(
+    content: Any, name: str, entry: str | None, room: list[int]
+) -> tuple[Tensor, list[int] | None]:
     """The maps (M, h, w) of a file, and the number that the file gives to each; None for an array."""
-    if isinstance(content, np.ndarray) and content.dtype == object and content.ndim == 0:
-        content = content.item()
+    content = _unbox(content)
     if not isinstance(content, Mapping):
-        return _stack(content, name), None
+        return _stack(content, name, room), None
     if "keys" not in content and all(is_number(key) for key in content):
         if not content:
-            return torch.zeros(0, 1, 1), []
-        return _stack(list(content.values()), name), [int(key) for key in content]
+            return _no_maps(), []
+        return _stack(list(content.values()), name, room), [int(key) for key in content]
     if entry is None:
-        found = [e for e in _ENTRIES if e in content] or [e for e in content if e != "keys"]
-        if found and found[0] not in _ENTRIES and len(found) > 1:
-            raise ValueError(f"{name} has the entries {list(content)}: pass one of them as entry")
-        entry = found[0] if found else None
-        # The only entry of a file may have any name, but not one that was meant as a class number.
-        if found and (not isinstance(entry, str) or entry.isdecimal()):
-            raise ValueError(f"{name} has the key {entry!r}: save class numbers as integers")
+        entry = _choose_entry(content, name)
     if entry not in content:
-        raise ValueError(f"{name} has the entries {list(content)}, not {entry!r}: pass one as entry")
-    inner = content[entry]
-    if isinstance(inner, np.ndarray) and inner.dtype == object and inner.ndim == 0:
-        inner = inner.item()
+        raise ValueError(f"{name} has the entries {_list(content)}, not {entry!r}: pass one as entry")
+    inner = _unbox(content[entry])
     if isinstance(inner, Mapping) or "keys" not in content:
-        return _interpret(inner, f"{name}[{entry!r}]", None)
-    keys = content["keys"]
-    keys = keys.tolist() if isinstance(keys, (Tensor, np.ndarray)) else list(keys)
-    if not all(is_number(key) for key in keys):
-        raise ValueError(f"{name} has keys {reprlib.repr(keys)}: class numbers are needed, 0, 1, ...")
-    return _stack(inner, name), [int(key) for key in keys]
+        return _interpret(inner, f"{name}[{entry!r}]", None, room)
+    return _stack(inner, name, room), _read_keys(content["keys"], name)
 
 
-def _stack(value: Any, name: str) -> Tensor:
-    """(M, h, w) float32 maps from a tensor, an array, or a list of maps."""
+def _choose_entry(content: Mapping[Any, Any], name: str) -> str | None:
+    """The entry that holds the CAMs, if the caller did not name one."""
+    known = [e for e in _ENTRIES if e in content]
+    if not (known and "keys" in content):
+        # Whatever looks like a class number was meant as one, beside other entries too.
+        for key in content:
+            if _looks_like_number(key):
+                raise ValueError(
+                    f"{name} has the key {reprlib.repr(key)}: save class numbers as integers, alone"
+                )
+    found = known or [e for e in content if e != "keys"]
+    if not known and len(found) > 1:
+        raise ValueError(f"{name} has the entries {_list(content)}: pass one of them as entry")
+    if found and not isinstance(found[0], str):
+        raise ValueError(f"{name} has the key {reprlib.repr(found[0])}: save class numbers as integers")
+    return found[0] if found else None
+
+
+def _looks_like_number(key: Any) -> bool:
+    if isinstance(key, (str, bytes)):
+        text = key if isinstance(key, str) else key.decode("latin1")
+        return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?\s*", text[:80], re.I) is not None
+    return isinstance(key, (int, float, np.generic))
+
+
+def _read_keys(keys: Any, name: str) -> list[int]:
+    """The class numbers beside the maps."""
+    if isinstance(keys, (Tensor, np.ndarray)):
+        count = keys.numel() if isinstance(keys, Tensor) else keys.size
+        listed = keys.tolist() if keys.ndim == 1 and count <= _CLASSES else None
+    else:
+        listed = list(keys) if isinstance(keys, (list, tuple)) and len(keys) <= _CLASSES else None
+    if listed is None:
+        raise ValueError(f"{name} has keys {_describe(keys)}: a list of class numbers is needed, one per map")
+    if not all(is_number(key) and -(2**63) <= key < 2**63 for key in listed):
+        raise ValueError(f"{name} has keys {_list(listed)}: class numbers are needed, 0, 1, ...")
+    return [int(key) for key in listed]
+
+
+def _list(values: Any) -> str:
+    """A few of the values, on one line."""
+    return " ".join(reprlib.repr(list(values)).split())
+
+
+def _describe(value: Any) -> str:
+    return " ".join(describe(value).split())
+
+
+def _no_maps() -> Tensor:
+    return torch.zeros(0, 1, 1, dtype=torch.float32, device="cpu")
+
+
+def _stack(value: Any, name: str, room: list[int]) -> Tensor:
+    """(M, h, w) float32 maps from a tensor, an array or a list of maps; ``room`` has the bytes left."""
     if isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object):
-        parts = [_stack(part, name) for part in value]
+        if len(value) > _CLASSES:
+            raise ValueError(f"{name} holds {len(value)} maps: one per class is needed")
+        parts = [_stack(part, name, room) for part in value]
         if len({part.shape for part in parts}) > 1:
-            raise ValueError(
-                f"{name} has maps of different sizes {[tuple(p.shape) for p in parts]}: save one size"
-            )
-        return torch.cat(parts) if parts else torch.zeros(0, 1, 1)
-    if isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
-        # A copy: files give read-only arrays, and some are in the other byte order.
-        value = torch.from_numpy(value.astype(np.float32))
-    if not isinstance(value, Tensor) or value.is_complex():
-        raise TypeError(f"{name} holds {describe(value)}, no CAMs: arrays or tensors of numbers are needed")
-    if value.ndim == 4 and value.shape[0] == 1:
-        value = value[0]
-    if value.ndim == 2:
-        value = value[None]
-    if value.ndim != 3 or 0 in value.shape[1:]:
+            sizes = _list([tuple(part.shape) for part in parts])
+            raise ValueError(f"{name} has maps of different sizes {sizes}: save one size")
+        return torch.cat(parts) if parts else _no_maps()
+    maps = _as_tensor(value, name, room)
+    if maps.ndim == 4 and maps.shape[0] == 1:
+        maps = maps[0]
+    if maps.ndim == 2:
+        maps = maps[None]
+    if maps.ndim != 3 or 0 in maps.shape[1:]:
         raise ValueError(
-            f"{name} holds {describe(value)}: maps (C, h, w) of one image are needed, or one (h, w) per class"
+            f"{name} holds {_describe(value)}: maps (C, h, w) of one image are needed, or "
+            "one (h, w) per class"
         )
-    return value.detach().to(device="cpu", dtype=torch.float32)
+    return maps.detach().to(device="cpu", dtype=torch.float32)
+
+
+def _as_tensor(value: Any, name: str, room: list[int]) -> Tensor:
+    """A tensor of numbers, if it fits into what is left."""
+    is_array = isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+    if not is_array and (not isinstance(value, Tensor) or value.is_complex()):
+        raise TypeError(f"{name} holds {_describe(value)}, no CAMs: arrays or tensors of numbers are needed")
+    room[0] -= 4 * math.prod(value.shape)
+    if room[0] < 0:
+        raise ValueError(f"{name} needs more than max_bytes as float32: raise max_bytes if it is meant to")
+    if isinstance(value, Tensor):
+        return value
+    # A copy: files may give read-only arrays, and some are in the other byte order.
+    with np.errstate(all="ignore"):
+        return torch.from_numpy(value.astype(np.float32))
 
 
 def _foreground(
@@ -177,21 +255,22 @@ def _foreground(
     if keys is None:
         first = 1 if background == "first" else 0
         return list(range(first, count)), list(range(count - first))
-    if len(set(keys)) != len(keys) or min(keys, default=0) < 0:
-        raise ValueError(f"{name} has keys {keys}: each class once, numbered from 0, is needed")
+    shown = _list(keys)
+    if len(set(keys)) != len(keys) or min(keys, default=0) < 0 or max(keys, default=0) >= 2**63:
+        raise ValueError(f"{name} has keys {shown}: each class once, numbered from 0, is needed")
     if len(keys) == count + 1 and 0 in keys and background != "none":
         # The background has a key but no map: it is made from the others where the file is used.
         return list(range(count)), [key - 1 for key in keys if key != 0]
     if len(keys) != count:
-        raise ValueError(f"{name} has {len(keys)} keys {keys} but {count} maps: one map per key is needed")
+        raise ValueError(f"{name} has {len(keys)} keys {shown} but {count} maps: one map per key is needed")
     if 0 in keys and background is None:
         raise ValueError(
-            f"{name} has the keys {keys}, where 0 may be the background or the first class: pass "
+            f"{name} has the keys {shown}, where 0 may be the background or the first class: pass "
             "background='first' if 0 is the background, or background='none' if it is the first class"
         )
     if keys and 0 not in keys and background == "first":
         raise ValueError(
-            f"{name} has the keys {keys} without 0, but background='first' says that 0 is the background: "
+            f"{name} has the keys {shown} without 0, but background='first' says that 0 is the background: "
             "pass background='none' if the keys number the foreground classes from 0"
         )
     if background != "first":
