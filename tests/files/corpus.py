@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import io
+import json
 import pickle
+import zlib
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
+# Written by NumPy 1 on Python 2.7 and 3.8, with the content of ``old_content``.
+OLD = Path(__file__).with_name("numpy_1.json")
 RANDOM = np.random.default_rng(0)
 SMALL = RANDOM.random((2, 3, 4)).astype(np.float32)
 TENSOR = torch.from_numpy(SMALL.copy())
@@ -164,6 +171,7 @@ NUMPY = {"save": _save, "savez": _savez(np.savez), "savez_compressed": _savez(np
 TORCH = {"torch": _torch(2, True), "torch 4": _torch(4, True), "old torch": _torch(2, False)}
 
 
+@cache
 def files() -> dict[str, tuple[Any, bytes]]:
     """Content and bytes of each file, by writer and name."""
     found: dict[str, tuple[Any, bytes]] = {}
@@ -180,3 +188,38 @@ def files() -> dict[str, tuple[Any, bytes]]:
     for kind, array in enumerate([*arrays()["kinds"], *arrays()["forms"]]):
         found[f"save, array {kind}"] = (array, _save(array))
     return found
+
+
+def old_files() -> dict[str, bytes]:
+    """Files of NumPy 1, by its version, writer and protocol."""
+    listed = json.loads(OLD.read_text())
+    return {
+        f"{version}, {name}": zlib.decompress(base64.b64decode(data))
+        for version, written in listed.items()
+        for name, data in written.items()
+    }
+
+
+def old_content(python: int) -> dict[str, Any]:
+    """What the files of ``old_files`` hold; strings of Python 2 are bytes that read back as text."""
+    maps = np.arange(12, dtype="f4").reshape(2, 2, 3) / 8
+    return {
+        "keys": np.array([3, 14]),
+        "cam": maps,
+        "more": [
+            np.asfortranarray(maps),
+            np.float16(1.5),
+            np.array([b"cat", b"dog"]) if python == 2 else np.array(["cat", "dog"]),
+            np.array(["dög"]),
+            np.array([1, 2], "i4"),
+            np.array([True, False]),
+            np.zeros((0, 3)),
+            "ü",
+            "\xff" if python == 2 else b"\xff",
+            2**40,
+            None,
+            True,
+            1.5,
+        ],
+        "objects": np.array([{"a": maps}, None], dtype=object),
+    }

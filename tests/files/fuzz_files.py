@@ -21,7 +21,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from corpus import files
+from corpus import files, old_files
 from watched import Outcome, Watched
 
 NUMBERS = [0, 1, 2, 127, 128, 255, 256, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1]
@@ -71,9 +71,9 @@ class Fuzzed(NamedTuple):
 
 
 def mutants(seed: int, count: int) -> Iterator[Fuzzed]:
-    """Changed files, every writer and form in turn; the same for the same seed."""
+    """Changed files, every writer and form in turn; the same for a seed, in one process."""
     rng = random.Random(seed)
-    honest = [(name, data) for name, (_, data) in files().items()]
+    honest = [(name, data) for name, (_, data) in files().items()] + list(old_files().items())
     rng.shuffle(honest)
     everything = [data for _, data in honest]
     for number in range(count):

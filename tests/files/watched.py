@@ -67,22 +67,22 @@ class Watched:
         assert process.stdout.readline() == b"ready\n"
         return process
 
-    def read(self, path: Path, **options: Any) -> Outcome:
-        """Read a file by load_arrays and read_cams."""
+    def read(self, path: Path, seconds: float = SECONDS, **options: Any) -> Outcome:
+        """Read a file by load_arrays and read_cams, each within some seconds of processor time."""
         self._process = self._process or self._start()
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(json.dumps([str(path), options]).encode() + b"\n")
+        self._process.stdin.write(json.dumps([str(path), seconds, options]).encode() + b"\n")
         self._process.stdin.flush()
         # The process stops itself after two seconds of its own time; this is for one that waits.
-        ready, _, _ = select.select([self._process.stdout], [], [], 60 * SECONDS)
+        ready, _, _ = select.select([self._process.stdout], [], [], 60 * seconds)
         line = self._process.stdout.readline() if ready else b""
         if line:
             return Outcome(*json.loads(line))
         status = self._process.wait() if ready else None
         self._stop()
         hung = status in (None, -signal.SIGPROF)
-        return Outcome("hang" if hung else "crash", f"exit status {status}", SECONDS, 0)
+        return Outcome("hang" if hung else "crash", f"exit status {status}", seconds, 0)
 
     def read_all(self, paths: Iterable[Path]) -> dict[Path, Outcome]:
         """Read several files."""
@@ -134,13 +134,14 @@ def _work() -> None:
         else:
             hash(repr(value))
 
-    def read(path: str, options: dict[str, Any]) -> tuple[str, str]:
+    def read(path: str, options: dict[str, Any], seconds: float = 10.0) -> tuple[str, str]:
         nonlocal listening, current
         current, kind, text = path, "read", ""
         for reader, allowed in (
             (load_arrays, (ValueError, OSError)),
             (read_cams, (ValueError, OSError, TypeError)),
         ):
+            signal.setitimer(signal.ITIMER_PROF, seconds)
             listening = True
             try:
                 content = reader(path, **options)
@@ -158,6 +159,7 @@ def _work() -> None:
             except Exception as error:
                 listening = False
                 return "error", f"{reader.__name__} raises {error!r}"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         return ("ran", done[0]) if done else (kind, text)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -177,12 +179,10 @@ def _work() -> None:
     sys.addaudithook(listen)
     print("ready", flush=True)
     for line in sys.stdin:
-        path, options = json.loads(line)
+        path, seconds, options = json.loads(line)
         done.clear()
         begin = time.process_time()
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)
-        kind, text = read(path, options)
-        signal.setitimer(signal.ITIMER_PROF, 0)
+        kind, text = read(path, options, seconds)
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         print(json.dumps([kind, text, time.process_time() - begin, peak]), flush=True)
 

@@ -119,15 +119,10 @@ def storage_type(pid: Any) -> tuple[str, torch.dtype, bool, int]:
 
 def _find_storage(reader: Reader, node: Any) -> Storage:
     if type(node) is Call and node.key == _NESTED:
-        node = _read_nested(reader, node)
+        node = reader.nested(node, bytes_of(plain_call(node, 1, 1)[0]))
     if type(node) is not Persistent:
         raise Damaged("a tensor without storage")
     return node.source.find(node.pid)
-
-
-def _read_nested(reader: Reader, call: Call) -> Any:
-    (data,) = plain_call(call, 1, 1)
-    return reader.nested(call, bytes_of(data))
 
 
 def _check_tensor(
@@ -219,7 +214,7 @@ def _tensor_of_type(reader: Reader, call: Call) -> Plan:
 
 @reads(_NESTED)
 def _nested(reader: Reader, call: Call) -> Plan:
-    plan = reader.plan(_read_nested(reader, call))
+    plan = reader.nested_plan(call, bytes_of(plain_call(call, 1, 1)[0]))
     return plan if isinstance(plan, Plan) else Plan(lambda: plan)
 
 

@@ -8,7 +8,7 @@ _WORDS = 80
 # repeated values, expanded tensors.
 GROWTH = 2**28
 DEFAULT_BYTES = 2**31
-DEFAULT_ITEMS = 2_000_000
+DEFAULT_ITEMS = 1_500_000
 DEFAULT_DEPTH = 32
 
 

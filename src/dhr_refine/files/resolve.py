@@ -205,12 +205,17 @@ class Reader:
     def nested(self, call: Call, data: bytes | memoryview) -> Any:
         """Graph of a torch file that lies within a pickle."""
         if id(call) not in self._nested:
-            if self._files >= _FILES:
-                raise Damaged("torch files within torch files")
-            self._files += 1
             self._nested[id(call)] = self._read_nested(self, data)
-            self._files -= 1
         return self._nested[id(call)]
+
+    def nested_plan(self, call: Call, data: bytes | memoryview) -> Any:
+        """Plan of what a torch file within a pickle holds."""
+        if self._files >= _FILES:
+            raise Damaged("torch files within torch files")
+        self._files += 1
+        plan = self.plan(self.nested(call, data))
+        self._files -= 1
+        return plan
 
 
 def _values(parts: list[Any]) -> list[Any]:

@@ -42,7 +42,7 @@ class Archive:
             raise Damaged("its zip archive is cut short or garbled") from None
 
     def _list(self) -> dict[str, Member]:
-        at, count = self._find_table()
+        at, end, count = self._find_table()
         self._budget.make(count)
         members: dict[str, Member] = {}
         for _ in range(count):
@@ -78,24 +78,26 @@ class Archive:
             if name in members:
                 raise Damaged("its zip archive has two members of one name")
             members[name] = Member(name, method, bool(flags & 1), crc, packed, size, start)
+        if at != end:
+            raise Damaged("the table of its zip archive is garbled")
         return members
 
-    def _find_table(self) -> tuple[int, int]:
-        """Where the table of contents begins, and how many members it has."""
+    def _find_table(self) -> tuple[int, int, int]:
+        """Where the table of contents begins and ends, and how many members it has."""
         data = self._data
         end = data.rfind(b"PK\5\6", max(0, len(data) - _END.size - 2**16))
         if end < 0:
             raise Damaged("the end of its zip archive is missing")
-        _, _, _, _, count, _, at, _ = _END.unpack_from(data, end)
+        _, _, _, _, count, size, at, _ = _END.unpack_from(data, end)
         if end >= _LOCATOR_64.size:
             sign, _, where, _ = _LOCATOR_64.unpack_from(data, end - _LOCATOR_64.size)
             if sign == b"PK\6\7":
-                sign, _, _, _, _, _, _, count, _, at = _END_64.unpack_from(data, where)
+                sign, _, _, _, _, _, _, count, size, at = _END_64.unpack_from(data, where)
                 if sign != b"PK\6\6":
                     raise Damaged("the end of its zip archive is garbled")
-        if count > len(data) // _ENTRY.size:
+        if count > len(data) // _ENTRY.size or at + size > end:
             raise Damaged("the end of its zip archive is garbled")
-        return at, count
+        return at, at + size, count
 
     def read(self, name: str, *, check: bool = True) -> bytes | memoryview:
         """Content of a member; its checksum is compared unless the writer may have left it out."""
