@@ -264,6 +264,7 @@ class Report(NamedTuple):
     """What became of all files."""
 
     kinds: Counter[str]
+    unforeseen: Counter[str]
     faults: list[tuple[Fuzzed, Outcome]]
     slowest: float
     peak: int
@@ -272,6 +273,7 @@ class Report(NamedTuple):
 def fuzz(seed: int, count: int, folder: Path) -> Report:
     """Read changed files in watched processes; those with faults stay in the folder."""
     kinds: Counter[str] = Counter()
+    unforeseen: Counter[str] = Counter()
     faults: list[tuple[Fuzzed, Outcome]] = []
     slowest, peak = 0.0, 0
     with Watched() as watched:
@@ -280,11 +282,13 @@ def fuzz(seed: int, count: int, folder: Path) -> Report:
             path.write_bytes(fuzzed.data)
             outcome = watched.read(path)
             kinds[outcome.kind] += 1
+            if outcome.kind == "refused" and not outcome.foreseen:
+                unforeseen[outcome.text.replace(str(path), "")] += 1
             slowest, peak = max(slowest, outcome.seconds), max(peak, outcome.peak)
             if outcome.kind not in ("read", "refused"):
                 faults.append((fuzzed, outcome))
                 shutil.copy(path, folder / f"fault {seed} {fuzzed.number}")
-    return Report(kinds, faults, slowest, peak)
+    return Report(kinds, unforeseen, faults, slowest, peak)
 
 
 if __name__ == "__main__":
@@ -294,6 +298,8 @@ if __name__ == "__main__":
     report = fuzz(seed, count, folder)
     print(f"{count} files, seed {seed}, {time.perf_counter() - begin:.0f} s: {dict(report.kinds)}")
     print(f"slowest {report.slowest:.2f} s, at most {report.peak / 2**20:.0f} MiB more than honest files")
+    words = ", ".join(map(repr, report.unforeseen))
+    print(f"{report.unforeseen.total()} refused by what NumPy, torch or Python say: {words[:2000]}")
     for fuzzed, outcome in report.faults[:20]:
         print(f"fault {seed} {fuzzed.number} ({fuzzed.source}; {fuzzed.how}): {outcome.kind}, {outcome.text}")
     print(f"files with faults: {folder}" if report.faults else "no faults")

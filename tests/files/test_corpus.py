@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import zipfile
 
 import numpy as np
@@ -73,6 +74,15 @@ def test_files_of_numpy_1(tmp_path, name):
         found = found.item()
     # Python 2 has dictionaries in no order.
     assert_equal({key: found[key] for key in expected} if isinstance(expected, dict) else found, expected)
+
+
+def test_unpickled_arrays_have_the_byte_order_of_the_machine(tmp_path):
+    # As NumPy gives them, which torch needs; a plain .npy file keeps its own.
+    array = np.arange(3, dtype=">i4")
+    (tmp_path / "a.pkl").write_bytes(pickle.dumps([array], 4))
+    assert load_arrays(tmp_path / "a.pkl")[0].dtype == np.dtype("i4")
+    np.save(tmp_path / "a.npy", array)
+    assert load_arrays(tmp_path / "a.npy").dtype == array.dtype
 
 
 def test_references_stay_shared(tmp_path):

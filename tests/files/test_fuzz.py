@@ -9,7 +9,7 @@ import pytest
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the watched process needs Linux")
 fuzz_files = pytest.importorskip("fuzz_files")
-BYTES = 2**30
+watched = pytest.importorskip("watched")
 
 COUNT = int(os.environ.get("DHR_REFINE_FUZZ", "0"))
 SEED = int(os.environ.get("DHR_REFINE_FUZZ_SEED", "0"))
@@ -19,10 +19,11 @@ def check(tmp_path, seed, count):
     report = fuzz_files.fuzz(seed, count, tmp_path)
     shown = [f"{fuzzed.source}, {fuzzed.how}: {outcome}" for fuzzed, outcome in report.faults[:10]]
     assert not report.faults, "\n".join(shown)
+    assert not report.unforeseen
     # The changes are neither lost on the files nor all there is in them.
     assert 0.1 * count < report.kinds["read"] < 0.5 * count
-    assert report.slowest < 2
-    assert report.peak < BYTES
+    assert report.slowest < watched.SECONDS
+    assert report.peak < watched.BYTES
 
 
 def test_a_thousand_changed_files(tmp_path):

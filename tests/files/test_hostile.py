@@ -40,6 +40,7 @@ def test_hostile_files_are_refused(watched, tmp_path, name):
     # What is large may take its time.
     outcome = watched.read(path, seconds=watched_module.SECONDS + path.stat().st_size / 1e6)
     assert outcome.kind == "refused", outcome
+    assert outcome.foreseen, outcome
     if name.startswith("code:") and name != "code: a call of what is no name" and "name " not in name:
         assert "pass allow_pickle=True" in outcome.text
     if name.startswith(("memory:", "archive:")):
@@ -64,6 +65,15 @@ def test_a_far_entry_of_the_memo_costs_nothing(watched, tmp_path):
     path.write_bytes(b"K\x05r\xff\xff\xff\x7f0j\xff\xff\xff\x7f.")
     assert watched.read(path).kind == "read"
     assert load_arrays(path) == 5
+
+
+def test_a_member_is_not_inflated_beyond_its_size(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(FILES["archive: inflates beyond its size"]())
+    with watched_module.Watched() as process:
+        outcome = process.read(path)
+    assert outcome.kind == "refused"
+    assert outcome.peak < 2**25
 
 
 def test_bounds_can_be_raised_and_lowered(tmp_path):

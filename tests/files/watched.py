@@ -35,6 +35,8 @@ class Outcome(NamedTuple):
     """Processor time."""
     peak: int
     """Resident bytes that the process has held at most since it began to read."""
+    foreseen: bool = False
+    """Whether a check of this library refused it, not one that NumPy, torch or Python happen to have."""
 
 
 class Watched:
@@ -134,9 +136,9 @@ def _work() -> None:
         else:
             hash(repr(value))
 
-    def read(path: str, options: dict[str, Any], seconds: float = 10.0) -> tuple[str, str]:
+    def read(path: str, options: dict[str, Any], seconds: float = 10.0) -> tuple[str, str, bool]:
         nonlocal listening, current
-        current, kind, text = path, "read", ""
+        current, kind, text, foreseen = path, "read", "", True
         for reader, allowed in (
             (load_arrays, (ValueError, OSError)),
             (read_cams, (ValueError, OSError, TypeError)),
@@ -150,17 +152,17 @@ def _work() -> None:
             except allowed as error:
                 listening = False
                 if reader is load_arrays:
-                    kind, text = "refused", str(error)
+                    kind, text, foreseen = "refused", str(error), error.__cause__ is None
                 words = str(error).replace(path, "")
                 if path not in str(error) or "\n" in str(error) or len(words) > 400:
-                    return "error", f"{reader.__name__} says {error!r}"
+                    return "error", f"{reader.__name__} says {error!r}", False
                 if "more memory than there is" in words:
-                    return "memory", words
+                    return "memory", words, False
             except Exception as error:
                 listening = False
-                return "error", f"{reader.__name__} raises {error!r}"
+                return "error", f"{reader.__name__} raises {error!r}", False
         signal.setitimer(signal.ITIMER_PROF, 0)
-        return ("ran", done[0]) if done else (kind, text)
+        return ("ran", done[0], False) if done else (kind, text, foreseen)
 
     with tempfile.TemporaryDirectory() as folder:
         # What is done only once is done by honest files.
@@ -182,9 +184,9 @@ def _work() -> None:
         path, seconds, options = json.loads(line)
         done.clear()
         begin = time.process_time()
-        kind, text = read(path, options, seconds)
+        kind, text, foreseen = read(path, options, seconds)
         peak = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        print(json.dumps([kind, text, time.process_time() - begin, peak]), flush=True)
+        print(json.dumps([kind, text, time.process_time() - begin, peak, foreseen]), flush=True)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,8 @@ def load_arrays(
             return _load(_read(file, size, budget), budget)
     except FileProblem as problem:
         raise ValueError(problem.text(name)) from None
+    except UnicodeDecodeError:
+        raise ValueError(Damaged("text in no known encoding").text(name)) from None
     except MemoryError:
         raise ValueError(f"{name} needs more memory than there is: read it on a larger machine") from None
     except OSError as error:
