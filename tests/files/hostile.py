@@ -158,6 +158,10 @@ def memory() -> dict[str, bytes]:
         "array, changed after": array((1,), dtype("f8"), data(bytes(8)))
         + put((1, (99,), dtype("f8"), False, data(bytes(8))))
         + b"b",
+        "fields beside a plain code": array((1,), dtype("f8", fields=(None, ("a",), {})), data(bytes(8))),
+        "dtype, changed twice": array(
+            (1,), dtype("f8") + put((3, ">", None, None, None, -1, -1, 0)) + b"b", data(bytes(8))
+        ),
         "array, shape": array((2,), dtype("f8"), data(bytes(8))),
         "array, negative shape": array((-1,), dtype("f8"), data(bytes(8))),
         "array, two negative extents": array((-1, -1), dtype("f8"), data(bytes(8))),
