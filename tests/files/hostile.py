@@ -250,6 +250,9 @@ def tensors() -> dict[str, bytes]:
         "storage elsewhere": tensor(storage("../../../etc/passwd"), 0, (1,), (1,)),
         "no storage": tensor(put("0"), 0, (1,), (1,)),
         "storage of text": tensor(put("0") + b"Q", 0, (1,), (1,)),
+        "part of a storage": tensor(
+            put(("storage", STORAGE, "0", "cpu", 4, ("1", 0, 4))) + b"Q", 0, (1,), (1,)
+        ),
         "storage alone": storage(),
         "two dtypes": put(
             [
@@ -408,6 +411,7 @@ def bombs() -> dict[str, Callable[[], bytes]]:
         "marks": lambda: b"(" * 3_000_000,
         "lists": lambda: b"]" * 3_000_000,
         "dictionaries": lambda: b"(" + b"}" * 3_000_000 + b"l.",
+        "dictionaries, just few enough to be read": lambda: b"(" + b"}" * 1_490_000 + b"l.",
         "copies": lambda: b"](" + b"N2222222" * 400_000 + b"e.",
         "popped": lambda: b"K\x01" + b"]0" * 2_500_000 + b".",
         "memorised": lambda: b"N" + b"".join(b"r" + struct.pack("<I", k) for k in range(2_100_000)) + b".",

@@ -38,7 +38,8 @@ def load_arrays(
         The most bytes that the file may have, and that its arrays may take. Default: 2 GiB, and at most
         256 MiB more than the file has, which only compressed, repeated and expanded arrays need.
     max_items : int
-        The most values that it may hold, counted as often as they are referred to; an array is one.
+        The most values that it may hold, counted as often as they are referred to; an array or a container
+        counts as eight, a tensor as forty.
     max_depth : int
         How deep dictionaries, lists and arrays of objects may lie in each other.
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from .calls_plain import bytes_of, plain_call
-from .limits import Budget, Damaged
+from .limits import TENSOR_WEIGHT, Budget, Damaged, Unreadable
 from .resolve import ADVICE, NAMES, NotAValue, Plan, Reader, reads
 from .unpickle import Call, Name, Persistent
 
@@ -99,14 +99,10 @@ class Storage:
 
 def storage_type(pid: Any) -> tuple[str, torch.dtype, bool, int]:
     """Key, dtype, whether it has one, and number of elements, from the persistent id of a storage."""
-    # The last entry, of old files, tells parts of storages; torch has not written any since version 0.4.
-    if (
-        type(pid) is not tuple
-        or not 5 <= len(pid) <= 6
-        or pid[0] != "storage"
-        or pid[5:] not in ((), (None,))
-    ):
+    if type(pid) is not tuple or not 5 <= len(pid) <= 6 or pid[0] != "storage":
         raise Damaged("a storage is garbled")
+    if len(pid) == 6 and pid[5] is not None:
+        raise Unreadable("a part of a storage, as early versions of torch wrote", "save it by a later torch")
     _, kind, key, _, count, *_ = pid
     if type(kind) is not Name or kind.key[1] not in _STORAGES or not kind.key[0].startswith("torch"):
         raise Damaged("a storage without dtype")
@@ -183,7 +179,7 @@ def _tensor(reader: Reader, call: Call) -> Plan:
         tensor = tensor.conj_physical() if flags.get("conj") else tensor
         return -tensor if flags.get("neg") else tensor
 
-    return Plan(build, nbytes=math.prod(size) * dtype.itemsize)
+    return Plan(build, TENSOR_WEIGHT, TENSOR_WEIGHT, math.prod(size) * dtype.itemsize)
 
 
 def _flags(node: Any) -> dict[str, bool]:

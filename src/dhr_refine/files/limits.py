@@ -10,6 +10,9 @@ GROWTH = 2**28
 DEFAULT_BYTES = 2**31
 DEFAULT_ITEMS = 1_500_000
 DEFAULT_DEPTH = 32
+# An array or a container takes the memory and time of so many numbers, and a tensor of so many.
+WEIGHT = 8
+TENSOR_WEIGHT = 40
 
 
 class FileProblem(Exception):
@@ -75,12 +78,18 @@ class Budget:
         # Opcodes make objects, name them and put them into others: in honest files about three for each.
         self.steps = 8 * max_items
         self._made = 0
+        self._planned = 0
         self._taken = 0
 
     def make(self, count: int) -> None:
         """Count objects that are created while a pickle is read."""
         self._made += count
         self.check_items(self._made)
+
+    def plan(self, count: int) -> None:
+        """Count values that are going to be built."""
+        self._planned += count
+        self.check_items(self._planned)
 
     def take(self, nbytes: int) -> None:
         """Count bytes before they are inflated or copied."""
@@ -90,7 +99,7 @@ class Budget:
     def check_items(self, items: int) -> None:
         """Raise if there are too many objects."""
         if items > self.max_items:
-            raise TooMuch("holds very many objects", "max_items", self.max_items)
+            raise TooMuch("holds very many values", "max_items", self.max_items)
 
     def check_bytes(self, nbytes: int) -> None:
         """Raise if there are too many bytes."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from .limits import Budget, Damaged, Refused, Unreadable
+from .limits import WEIGHT, Budget, Damaged, Refused, Unreadable
 from .unpickle import Call, Members, Mutable, Name, Pairs, Persistent, parse
 
 # Values that a pickle writes as they are.
@@ -30,7 +30,8 @@ class Plan:
     """A value that can be built, and what it costs with everything in it, as often as it is referred to."""
 
     build: Callable[[], Any]
-    items: int = 1
+    items: int = WEIGHT
+    own: int = WEIGHT
     nbytes: int = 0
     height: int = 0
     is_key: bool = False
@@ -90,13 +91,16 @@ class Reader:
         self._read_nested = read_nested
         self._files = 0
         self._depth = 0
-        # By identity; the nodes are kept, so that no other takes the place of one.
-        self._plans: dict[int, tuple[Any, Plan | None]] = {}
+        # By identity: the graphs are kept, so that no other node takes the place of one.
+        self._graphs: list[Any] = []
+        self._plans: dict[int, Plan | None] = {}
         self._nested: dict[int, Any] = {}
 
     def parse(self, data: bytes | memoryview, *, start: int = 0, source: Any = None) -> tuple[Any, int]:
         """Read the syntax of a pickle, and where it ends."""
-        return parse(data, self.budget, admit, start=start, source=source)
+        node, end = parse(data, self.budget, admit, start=start, source=source)
+        self._graphs.append(node)
+        return node, end
 
     def value(self, node: Any) -> Any:
         """Check everything under a node, then build it."""
@@ -110,16 +114,15 @@ class Reader:
         if type(node) in _PLAIN:
             return node
         key = id(node)
-        known = self._plans.get(key)
-        if known is None:
-            self._plans[key] = (node, None)
-            plan = self._make_plan(node)
-            self._plans[key] = (node, plan)
-        else:
-            plan = known[1]
+        budget = self.budget
+        if key in self._plans:
+            plan = self._plans[key]
             if plan is None:
                 raise Damaged("it holds a container that contains itself")
-        budget = self.budget
+        else:
+            self._plans[key] = None
+            plan = self._plans[key] = self._make_plan(node)
+            budget.plan(plan.own)
         budget.check_depth(self._depth + plan.height)
         budget.check_items(plan.items)
         budget.check_bytes(plan.nbytes)
@@ -187,7 +190,7 @@ class Reader:
         self.budget.check_depth(self._depth)
         parts = [node if type(node) in _PLAIN else self.plan(node) for node in nodes]
         self._depth -= 1
-        items, nbytes, height = 1 + len(parts), 0, 0
+        items, nbytes, height = WEIGHT + len(parts), 0, 0
         for part in parts:
             if type(part) is Plan:
                 items += part.items - 1
