@@ -112,3 +112,17 @@ def test_every_page_is_in_a_table_of_contents(page):
     for other in page.parent.glob("*.md"):
         listed = other == page or any(fnmatch.fnmatch(other.stem, entry) for entry in entries)
         assert listed, f"{relative(other)} is in no table of contents"
+
+
+PICTURES = sorted((DOCS / "images").glob("*.svg"))
+
+
+@pytest.mark.parametrize("path", [DOCS / "architecture.md", *PICTURES], ids=relative)
+def test_files_that_the_architecture_names_are_there(path):
+    """Each below the package or below a folder of it, as a row names the folder once for several files."""
+    package = ROOT / "src" / "dhr_refine"
+    folders = [package, ROOT, *(folder for folder in package.rglob("*") if folder.is_dir())]
+    named = set(re.findall(r"[\w*./]*\w[\w*]*(?:\.py\b|/(?!\w))", read(path)))
+    assert len(named) >= 3
+    gone = [name for name in named if not any(any(folder.glob(name.rstrip("/"))) for folder in folders)]
+    assert [name for name in gone if "BACKEND" not in name] == []
