@@ -1,10 +1,11 @@
-"""Where the compiled counterpart of a module comes from: numba, if it is installed."""
+"""Where the compiled counterpart of a module comes from: numba, if it is installed and works."""
 
 from __future__ import annotations
 
 import functools
 import importlib
 import importlib.util
+import warnings
 from types import ModuleType
 
 
@@ -15,8 +16,23 @@ def counterpart(name: str) -> ModuleType | None:
 
 @functools.cache
 def usable() -> bool:
-    """Whether numba is installed."""
-    return importlib.util.find_spec("numba") is not None
+    """Whether numba works; a warning, once in a process, where it is installed in vain."""
+    if importlib.util.find_spec("numba") is None:
+        return False
+    try:
+        numba = importlib.import_module("numba")
+    except Exception as error:  # a broken package can fail in any way
+        reason = f"cannot be imported ({type(error).__name__}: {error}): mend it with pip install -U numba"
+    else:
+        if not numba.config.DISABLE_JIT:
+            return True
+        reason = "does not compile, because NUMBA_DISABLE_JIT is set: unset it"
+    warnings.warn(
+        f"numba is installed but {reason}, or uninstall numba. Until then the slower torch path runs.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return False
 
 
 @functools.cache

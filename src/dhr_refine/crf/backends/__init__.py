@@ -18,6 +18,7 @@ from typing import Literal, get_args
 from torch import device as Device
 
 from ...checks import check_choice
+from ...compiled.lookup import usable
 
 __all__ = ["BACKENDS", "Backend", "choose_backend", "implementation"]
 
@@ -32,6 +33,8 @@ _INSTALL = {
 
 @cache
 def _installed(package: str) -> bool:
+    if package == "numba":
+        return usable()
     try:
         importlib.import_module(package)
     except ImportError:
