@@ -64,5 +64,6 @@ def probs_from_labels(
             "raise num_classes, or set ignore_index"
         )
     rest = (1 - gt_prob) / (num_classes - 1)
-    probs = torch.where(labels.unsqueeze(-3) == classes, gt_prob, rest)
-    return torch.where(ignored.unsqueeze(-3), 1 / num_classes, probs).float()
+    right = (labels.unsqueeze(-3) == classes).float()  # numbers alone would take the process's default type
+    probs = torch.where(right > 0, right * gt_prob, rest)
+    return torch.where(ignored.unsqueeze(-3), 1 / num_classes, probs)
