@@ -211,6 +211,7 @@ def test_compiles_for_a_gpu(capability, classes):
     pytest.importorskip("triton", minversion="3.3", reason="compiling ahead of time has another interface")
     code = f"import test_crf_triton; test_crf_triton.compile_all({capability}, {classes})"
     environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)  # of pytest, with what tests share
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=Path(__file__).parent,
