@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import settings
+from scene_folder import make_scenes, write_folder
 
 import dhr_refine.rebalance
 import dhr_refine.refine
@@ -100,6 +101,16 @@ def without_numba(monkeypatch):
     monkeypatch.setattr(lookup, "usable", lambda: False)
 
 
+@pytest.fixture(params=["compiled", "torch"])
+def engine(request):
+    """The compiled loops that serve float32 on a CPU where numba is installed, and the torch operations."""
+    if request.param == "torch":
+        request.getfixturevalue("without_numba")
+    else:
+        pytest.importorskip("numba", reason="needs numba: pip install dhr_refine[numba]")
+    return request.param
+
+
 @pytest.fixture
 def exact_transport(monkeypatch):
     """The transport of the steps stops at 1e-3; comparisons with a converged reference want it solved."""
@@ -110,3 +121,16 @@ def exact_transport(monkeypatch):
 
     monkeypatch.setattr(dhr_refine.rebalance, "solve", tight)
     monkeypatch.setattr(dhr_refine.seed, "solve", tight)
+
+
+@pytest.fixture
+def scenes():
+    """Four scenes, by their key, that are written as a data set."""
+    return make_scenes()
+
+
+@pytest.fixture
+def folder(tmp_path, scenes):
+    """A data set of four images, each kind of own file in another form."""
+    pytest.importorskip("PIL.Image", reason="needs Pillow")
+    return write_folder(tmp_path, scenes)

@@ -31,17 +31,7 @@ def scene(device, grid, size, *, depth=70, batch=3, dtype=torch.float32, channel
     return features, weights.to(device), None if grid is None else torch.Size(grid)
 
 
-@pytest.fixture(params=["compiled", "torch"])
-def path(request):
-    """Whether CPU maps take the compiled pass."""
-    if request.param == "torch":
-        request.getfixturevalue("without_numba")
-    else:
-        pytest.importorskip("numba", reason="needs numba: pip install dhr_refine[numba]")
-    return request.param
-
-
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("channels_last", [False, True])
 @pytest.mark.parametrize("size", [(16, 16), (7, 9), (1, 5), (23, 4), (1, 1)])
 @pytest.mark.parametrize("grid", [None, (11, 13), (1, 1), (2, 9), (37, 3)])
@@ -57,7 +47,7 @@ def test_equals_resizing_all_channels(device, size, grid, channels_last, monkeyp
     assert (cosine[:, 2] == 0).all()
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_works_in_float32(device, dtype):
     features, weights, grid = scene(device, (5, 6), (8, 8), dtype=dtype)
@@ -70,7 +60,7 @@ def test_works_in_float32(device, dtype):
     assert torch.equal(features, before)
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("engine")
 @pytest.mark.parametrize("scale", [1e-14, 1e14])
 def test_cosines_do_not_depend_on_the_scale(device, scale):
     features, weights, grid = scene(device, None, (8, 8))
@@ -78,7 +68,7 @@ def test_cosines_do_not_depend_on_the_scale(device, scale):
     assert torch.allclose(compare(features * scale, weights, grid).cosine, wanted, atol=1e-5)
 
 
-@pytest.mark.usefixtures("path")
+@pytest.mark.usefixtures("engine")
 def test_takes_features_that_require_gradients(device):
     features, weights, grid = scene(device, None, (8, 8))
     with torch.no_grad():
