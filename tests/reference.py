@@ -163,8 +163,13 @@ def connected_groups(alike: Array, tau: float) -> list[list[int]]:
     return groups
 
 
-def class_masses(mask: Array, labels: list[int], background: int | None, marginal: str) -> Array:
-    """Class marginal of the transport: uniform over the labels at hand, or background by area share."""
+def class_masses(
+    mask: Array, labels: list[int], background: int | None, marginal: str, inside: Array
+) -> Array:
+    """Class marginal of the transport: uniform over the labels at hand, or background by area share.
+
+    Of the pixels inside the box that carry none of the labels, half count as background.
+    """
     area = np.array([(mask == label).sum() for label in labels], dtype=np.float64)
     if area.sum() == 0:
         return area
@@ -172,7 +177,8 @@ def class_masses(mask: Array, labels: list[int], background: int | None, margina
     if marginal == "background" and background is not None:
         where = labels.index(background)
         things = mass.sum() - mass[where]
-        share = area[where] / area.sum()
+        unknown = (inside & ~np.isin(mask, labels)).sum()
+        share = (area[where] + unknown / 2) / (area.sum() + unknown) if area[where] > 0 else 0.0
         mass *= (1 - share) / max(things, 1)
         mass[where] = share
     return mass / mass.sum()
@@ -223,7 +229,7 @@ def uss_step(
     mask = np.where(inside, mask, -1)
     centroids, counts = pool_with_seed(features, mask, seed, labels, seed_weight, inside)
     heat = cosine_heatmaps(features, centroids)
-    masses = class_masses(mask, labels, background, marginal)
+    masses = class_masses(mask, labels, background, marginal, inside)
     if masses.sum() > 0:
         heat = heat * plan_shares(heat, cell_masses(inside, features.shape[1:]), masses, reg)
     return heat * (counts > 0)[:, None, None], centroids
@@ -254,7 +260,7 @@ def wss_step(
         own = cosine_heatmaps(level, centroids)
         shrinks = own.shape[1] > grid[0] or own.shape[2] > grid[1]
         heat += resize(own, grid, blur=shrinks) / len(levels)
-    masses = class_masses(mask, labels, background, marginal)
+    masses = class_masses(mask, labels, background, marginal, inside)
     groups = connected_groups(cosine_table(uss_centroids), tau)
     result = scores.copy()
     for group in groups:
@@ -292,6 +298,8 @@ def refine(
     seed_weight: float,
     prior: float,
     normalise: bool,
+    subtract_floor: bool = False,
+    keep_classes: bool = False,
     box: Box | None = None,
     tau: float = 0.8,
     reg: float = 0.1,
@@ -314,7 +322,10 @@ def refine(
     # Step 1 (Eq. 2): normalised CAMs times their plan; pixels that no CAM claims stay unassigned.
     grid = cams.shape[1:]
     masses = cell_masses(inside, grid)
-    maps = np.maximum(cams.astype(np.float64), 0) * (masses.reshape(grid) > 0)
+    maps = np.maximum(cams.astype(np.float64), 0)
+    if subtract_floor:
+        maps = without_floor(maps, masses.reshape(grid) > 0, (base == background) & inside)
+    maps *= masses.reshape(grid) > 0
     for k in range(len(maps)):
         maps[k] /= max(maps[k].max(), 1e-5)
     if len(maps) > 1:
@@ -348,14 +359,69 @@ def refine(
         scores = (1 - prior * own.sum(axis=0)) * scores + prior * own
 
     # Step 4 (Eq. 5).
-    final = tool(resize(scores, (height, width))[(slice(None), *crop)]) * present[:, None, None]
+    rough = resize(scores, (height, width))[(slice(None), *crop)] * present[:, None, None]
+    final = tool(rough) * present[:, None, None]
     probs = np.zeros((len(labels), height, width))
     probs[(slice(None), *crop)] = final
     refined = np.where(np.isin(init, labels), init, ignore)
     # Where nothing scores, the pixel keeps its label of M_init.
     chosen = np.array(labels)[final.argmax(axis=0)]
     refined[crop] = np.where(final.max(axis=0) > 0, chosen, refined[crop])
+    if keep_classes:
+        claims = np.zeros((len(labels), height, width))
+        claims[(slice(None), *crop)] = rough
+        for k, label in enumerate(labels):
+            if not present[k]:
+                claims[k] = base == label
+        entitled = [bool(p or (base == label).any()) for p, label in zip(present, labels)]
+        refined = give_back(refined, labels, claims, entitled)
     return Step(labels, seed, init, first, centroids, second, groups, probs, refined)
+
+
+def without_floor(cams: Array, inside: Array, background: Array) -> Array:
+    """CAMs (T, h, w) less their minimum inside, or their mean over the background if they claim most of it.
+
+    ``background`` (H, W) is read at the pixel under the centre of each cell.
+    """
+    _, height, width = cams.shape
+    result = np.zeros_like(cams)
+    for k, cam in enumerate(cams):
+        values, empty = [], []
+        for y, x in np.ndindex(height, width):
+            pixel = (
+                int((y + 0.5) * background.shape[0] / height),
+                int((x + 0.5) * background.shape[1] / width),
+            )
+            if inside[y, x]:
+                values.append(cam[y, x])
+            if background[pixel]:
+                empty.append(cam[y, x])
+        low, high = min(values), max(values)
+        if sum(v > low + 0.2 * (high - low) for v in empty) > len(empty) / 2:
+            low = np.mean(empty)
+        if high - low > 1e-3 * high:
+            result[k] = np.maximum(cam - low, 0)
+    return result
+
+
+def give_back(mask: Array, labels: list[int], claims: Array, entitled: list[bool]) -> Array:
+    """Give each entitled label without a pixel the one where its claim (> 0) is highest, the first of equals.
+
+    Labels are served in order, and no entitled label loses its last pixel.
+    """
+    due = [label for label, own in zip(labels, entitled) if own]
+    mask = mask.copy()
+    for k, label in enumerate(labels):
+        if not entitled[k] or (mask == label).any():
+            continue
+        best, place = 0.0, None
+        for y, x in np.ndindex(mask.shape):
+            last = mask[y, x] in due and (mask == mask[y, x]).sum() == 1
+            if claims[k, y, x] > best and not last:
+                best, place = claims[k, y, x], (y, x)
+        if place is not None:
+            mask[place] = label
+    return mask
 
 
 def class_share_of_cells(region: Array, grid: tuple[int, int]) -> Array:

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dhr_refine import Recipe, class_avg_pool, refine_mask
-from dhr_refine.training import View, has_labels
+from dhr_refine.training import View, has_labels, has_split_labels
 
 
 @st.composite
@@ -281,6 +281,46 @@ def test_has_labels_tells_a_nan_loss():
         masks.view(-1)[ignored:] = 1
         loss = F.cross_entropy(logits, masks, ignore_index=255)
         assert bool(loss.isnan()) == (not has_labels(masks).any())
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.int32, torch.int64, torch.float32])
+def test_has_split_labels(kind, device):
+    masks = torch.full((4, 5, 6), 255, dtype=kind, device=device)
+    masks[1, 4, 5] = 0
+    masks[2] = 20
+    masks[3] = 20
+    masks[3, 0, 0] = 0
+    result = has_split_labels(masks)
+    assert result.background.tolist() == [False, True, False, True]
+    assert result.foreground.tolist() == [False, False, True, True]
+    assert {part.dtype for part in result} == {torch.bool}
+    assert {part.device for part in result} == {masks.device}
+    other = has_split_labels(masks, background=20, ignore_index=0)
+    assert other.background.tolist() == [False, False, True, True]
+    assert other.foreground.tolist() == [True, True, False, False]
+
+
+def test_has_split_labels_tells_a_nan_of_either_mean():
+    logits = torch.randn(1, 3, 4, 4)
+    for text in ("0", "1", "255", "0 1", "0 255", "1 255", "0 2 255"):
+        labels = [int(label) for label in text.split()]
+        masks = torch.tensor([labels[i % len(labels)] for i in range(16)]).view(1, 4, 4)
+        has = has_split_labels(masks)
+        parts = masks == 0, (masks != 0) & (masks != 255)
+        for part, pixels in zip(has, parts):
+            loss = F.cross_entropy(logits, torch.where(pixels, masks, 255), ignore_index=255)
+            assert bool(loss.isnan()) == (not part.any())
+
+
+def test_has_split_labels_errors():
+    with pytest.raises(ValueError, match=r"masks must have shape \(B, H, W\)"):
+        has_split_labels(torch.zeros(4, 4))
+    with pytest.raises(TypeError, match="ignore_index must be an int"):
+        has_split_labels(torch.zeros(1, 4, 4), ignore_index=255.0)
+    with pytest.raises(TypeError, match="background must be an int"):
+        has_split_labels(torch.zeros(1, 4, 4), background=None)
+    with pytest.raises(ValueError, match="background and ignore_index are both 0"):
+        has_split_labels(torch.zeros(1, 4, 4), ignore_index=0)
 
 
 def test_has_labels_errors():

@@ -304,15 +304,23 @@ def make_context(
     """Prepare a checked mask and seed (B, H, W), labels in ``0 .. num_classes``, the last meaning no part."""
     if recipe.seed_weight == 0.0:
         seed = None
+    outside = 0.0
     if inside is not None:
         labels = torch.where(inside, labels, num_classes)
         seed = None if seed is None else torch.where(inside, seed, num_classes)
-    area = count_labels(labels.flatten(1), num_classes + 1)[:, :num_classes]
+        outside = (~inside).flatten(1).sum(-1, keepdim=True)
+    counted = count_labels(labels.flatten(1), num_classes + 1)
+    area = counted[:, :num_classes]
     mass = (area > 0).float()
     if recipe.marginal == "background" and background is not None:
         mass[:, background] = 0.0
         things = mass.sum(-1, keepdim=True)
-        share = area[:, background : background + 1] / area.sum(-1, keepdim=True).clamp_min(1.0)
+        own = area[:, background : background + 1]
+        # A mask known in a few pixels must not speak for all: of the others half may be background. (A
+        # background without a pixel keeps its share of 0.)
+        known = area.sum(-1, keepdim=True)
+        unknown = counted[:, num_classes:] - outside
+        share = (own + 0.5 * unknown * (own > 0)) / (known + unknown).clamp_min(1.0)
         mass = mass * (1.0 - share) / things.clamp_min(1.0)
         mass[:, background : background + 1] = share
     return Context(labels, seed, inside, num_classes, background, _renormalise(mass))

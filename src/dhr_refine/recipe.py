@@ -21,6 +21,11 @@ class Recipe:
     classes : {"tags", "mask"}
         Which classes take part in steps 2 and 3: the image tags and the background (paper), or the labels
         that M_init carries (released).
+    subtract_floor : bool
+        Whether the seed goes by the CAMs less their floor, which holds no signal (similarities of CLIP and
+        sigmoid maps have one, ReLU CAMs mostly none): the minimum of a CAM, or its mean over the background
+        of the base mask where it claims more than half of that above 0.2 of its range. A CAM that varies by
+        less than 0.1 % of its maximum has no seed.
     assign : {"area", "majority"}
         How class-average pooling brings a mask to the feature grid, see :func:`class_avg_pool`.
     heatmap : {"relu", "minmax"}
@@ -29,8 +34,9 @@ class Recipe:
         What "multiply by the plan" means: each pixel's share per class of the converged plan, or the plan
         of a Sinkhorn loop that stops after about two rounds, scaled to 0..1 per class (released).
     marginal : {"background", "uniform"}
-        Class masses of the transport in steps 2 and 3: the background keeps its area share of M_init and
-        the other classes split the rest equally, or all classes get the same.
+        Class masses of the transport in steps 2 and 3: the background keeps its area share of M_init, where
+        half of the unknown pixels count as background, and the other classes split the rest equally; or all
+        classes get the same.
     transport : {"each", "last"}
         Transport on the USS scores before the WSS step (Eq. 3), or once on the final product (released).
     groups : {"connected", "rows"}
@@ -49,6 +55,11 @@ class Recipe:
         Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
     normalise : bool
         Whether the scores of a pixel are brought to sum 1 before the boundary tool.
+    keep_classes : bool
+        Whether the background and every tag that the base mask or the seed has keep a pixel: a class without
+        one in the refined mask gets the pixel where its score before the last boundary tool is highest (where
+        the seed has taken all of its pixels, the first of these in the base mask). The last pixel of another
+        class is never taken; a class whose scores are all zero gets none.
     geometry : {"centred", "released"}
         How grids are enlarged: bilinear with half-pixel centres, or as released (nearest CAMs cut at whole
         cells, bilinear with aligned corners elsewhere).
@@ -72,6 +83,7 @@ class Recipe:
     """
 
     classes: Literal["tags", "mask"] = "tags"
+    subtract_floor: bool = True
     assign: Literal["area", "majority"] = "area"
     heatmap: Literal["relu", "minmax"] = "relu"
     plan: Literal["share", "minmax"] = "share"
@@ -83,6 +95,7 @@ class Recipe:
     seed_weight: float = 0.5
     prior: float = 0.4
     normalise: bool = True
+    keep_classes: bool = True
     geometry: Literal["centred", "released"] = "centred"
 
     def __post_init__(self) -> None:
@@ -101,7 +114,15 @@ class Recipe:
     @classmethod
     def paper(cls) -> Recipe:
         """The equations read literally: uniform marginals, M_init alone pooled, nothing mixed in."""
-        return cls(marginal="uniform", merge="all", seed_weight=0.0, prior=0.0, normalise=False)
+        return cls(
+            subtract_floor=False,
+            marginal="uniform",
+            merge="all",
+            seed_weight=0.0,
+            prior=0.0,
+            normalise=False,
+            keep_classes=False,
+        )
 
     @classmethod
     def released(cls) -> Recipe:
@@ -111,6 +132,7 @@ class Recipe:
         """
         return cls(
             classes="mask",
+            subtract_floor=False,
             assign="majority",
             heatmap="minmax",
             plan="minmax",
@@ -121,5 +143,6 @@ class Recipe:
             seed_weight=0.0,
             prior=0.0,
             normalise=False,
+            keep_classes=False,
             geometry="released",
         )

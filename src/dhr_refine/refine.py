@@ -23,6 +23,7 @@ from .inputs import (
     read_groups,
     read_options,
 )
+from .keep import keep_present
 from .pooling import cell_shares
 from .rebalance import (
     Context,
@@ -50,6 +51,7 @@ def refine_mask(
     box_format: BoxFormat | None = None,
     background: Background = "first",
     ignore_index: int = 255,
+    keep_unknown: bool = False,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
     tau: float = 0.8,
@@ -90,6 +92,9 @@ def refine_mask(
         and the background label C, or there is no background class.
     ignore_index : int
         Label of unknown pixels.
+    keep_unknown : bool
+        Whether pixels that ``masks`` does not know (``ignore_index``) stay so: their features still take
+        part, but only the others get a label. Default: every pixel inside the boxes gets one.
     mean, std : three floats each, or None
         Normalisation of floating point images, ImageNet's by default. None: images are in [0, 1].
     tau : float
@@ -109,7 +114,9 @@ def refine_mask(
         The refined masks on the device of ``masks``. Only the tags and the background appear, plus
         ``ignore_index`` outside the boxes and where neither the base mask, the seed nor a feature says
         anything; an image without tags returns its base mask (``Recipe.released()`` takes the labels of
-        M_init instead). A single image (no batch axis) returns (H, W), a list returns a list.
+        M_init instead). The background and each tag that the base mask or the seed has keep a pixel at least
+        (rule and switch: ``Recipe.keep_classes``). A single image (no batch axis) returns (H, W), a list
+        returns a list.
 
     Raises
     ------
@@ -146,6 +153,7 @@ def refine_mask(
         box_format=box_format,
         background=background,
         ignore_index=ignore_index,
+        keep_unknown=keep_unknown,
         mean=mean,
         std=std,
         tau=tau,
@@ -169,6 +177,7 @@ def refine_steps(
     box_format: BoxFormat | None = None,
     background: Background = "first",
     ignore_index: int = 255,
+    keep_unknown: bool = False,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
     tau: float = 0.8,
@@ -181,7 +190,7 @@ def refine_steps(
     Parameters
     ----------
     cams, masks, uss_features, wss_features, images, labels, boxes, box_format, background, ignore_index, \
-mean, std, tau, reg, boundary, recipe
+keep_unknown, mean, std, tau, reg, boundary, recipe
         As in :func:`refine_mask`.
 
     Returns
@@ -210,6 +219,7 @@ mean, std, tau, reg, boundary, recipe
         box_format=box_format,
         background=background,
         ignore_index=ignore_index,
+        keep_unknown=keep_unknown,
         mean=mean,
         std=std,
         tau=tau,
@@ -269,7 +279,7 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
 
     # 4. The boundary tool and the mask (Eq. 5).
     scores = _finish(wss, uss.present, context, recipe)
-    labels, probs = _decide(scores, uss.present, init, crops, recipe, keep=keep)
+    labels, probs = _decide(scores, uss.present, init, batch, crops, options, keep=keep)
     mask = _to_labels(labels, batch.classes, options.ignore_index)
     if len(rows) < len(batch.tags):
         refined = torch.zeros(len(batch.tags), dtype=torch.bool, device=mask.device)
@@ -314,22 +324,37 @@ def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -
 
 
 def _decide(
-    scores: Tensor, present: Tensor, init: Tensor, crops: list[Crops], recipe: Recipe, *, keep: bool
+    scores: Tensor,
+    present: Tensor,
+    init: Tensor,
+    batch: Batch,
+    crops: list[Crops],
+    options: Options,
+    *,
+    keep: bool,
 ) -> tuple[Tensor, Tensor | None]:
     """Local classes (B, H, W) after the boundary tool, and on request the maps that they are the best of.
 
     From scores of cells (B, K, u, v) to probabilities (B, K, H, W). M_init stays where nothing scores.
     """
+    recipe = options.recipe
     labels = init.clone()
     probs = scores.new_zeros(*scores.shape[:2], *init.shape[1:]) if keep else None
     for crop in crops:
         shown = crop.take(present)[:, : crop.classes, None, None]
-        maps = enlarge(crop.take(scores)[:, : crop.classes] * shown, crop, recipe)
+        rough = maps = enlarge(crop.take(scores)[:, : crop.classes] * shown, crop, recipe)
         if crop.boundary is not None:
             # It gives every channel some probability; a class without a pixel in M_init has none.
             maps = crop.refine_edges(maps) * shown
         best, winner = first_best(maps)
-        crop.paste(torch.where(best > 0, winner, crop.cut(crop.take(init))), labels)
+        decided = torch.where(best > 0, winner, crop.cut(crop.take(init)))
+        known = None
+        if options.keep_unknown:
+            known = crop.cut(crop.take(batch.base)) != options.ignore_index
+            decided = torch.where(known, decided, batch.absent)
+        if recipe.keep_classes:
+            decided = keep_present(decided, rough, present, crop, batch, known)
+        crop.paste(decided, labels)
         if probs is not None:
             crop.paste(maps, probs[:, : crop.classes])
     return labels, probs

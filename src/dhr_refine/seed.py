@@ -16,6 +16,11 @@ from .transport.solver import solve
 
 # A CAM whose maximum is below this holds no signal.
 _LEAST_CAM = 1e-10
+# Nor does one that varies by less than this share of its maximum: half precision rounds by as much.
+_LEAST_CONTRAST = 1e-3
+# A CAM that claims more than half of the background of the base mask, above this share of its range, has a
+# floor. ReLU CAMs claim nearly nothing of it there, sigmoid maps nearly all (docs/method.md).
+_CLAIMED = 0.2
 
 
 def find_seed(batch: Batch, crops: list[Crops], *, reg: float, recipe: Recipe) -> Tensor:
@@ -57,6 +62,8 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
         else:
             cells = box_mass(batch.inside, grid)
             cams = cams * (cells > 0).view(-1, 1, *grid)
+    if recipe.subtract_floor:
+        cams = _without_floor(cams, cells, batch)
     cams = cams / cams.amax(dim=(-2, -1), keepdim=True).clamp_min(_LEAST_CAM)
     flat = cams.flatten(2)
     several = valid.sum(-1) > 1
@@ -67,6 +74,34 @@ def _seed_maps(batch: Batch, valid: Tensor, *, reg: float, recipe: Recipe) -> Te
         masses = valid.float() / valid.sum(-1, keepdim=True).clamp_min(1)
         weights = solve(flat, cells, masses, reg=reg, tol=1e-3).shares
     return cams * torch.where(several[:, None, None], weights, 1.0).view(cams.shape)
+
+
+def _without_floor(cams: Tensor, cells: Tensor | None, batch: Batch) -> Tensor:
+    """CAMs (B, T, h, w) less what they have everywhere; a CAM without contrast becomes zero.
+
+    The floor is the minimum; where a CAM claims most of the background of the base mask, its mean there.
+    """
+    flat = cams.flatten(2)
+    top = flat.amax(-1, keepdim=True)
+    floor = flat if cells is None else torch.where(cells[:, None] > 0, flat, torch.inf)
+    floor = torch.minimum(floor.amin(-1, keepdim=True), top)
+    if batch.background is not None:
+        empty = (_at_cells(batch.labels, cams.shape[-2:]) == batch.background).flatten(1)[:, None]
+        pixels = empty.sum(-1, keepdim=True).clamp_min(1)
+        claimed = (flat > floor + _CLAIMED * (top - floor)) & empty
+        floats = claimed.sum(-1, keepdim=True) > 0.5 * pixels
+        floor = torch.where(floats, (flat * empty).sum(-1, keepdim=True) / pixels, floor)
+    contrast = top - floor > _LEAST_CONTRAST * top
+    return ((flat - floor).relu() * contrast).view_as(cams)
+
+
+def _at_cells(labels: Tensor, grid: torch.Size) -> Tensor:
+    """(B, h, w) labels (B, H, W) at the centres of the cells of a grid."""
+    rows, columns = (
+        (2 * torch.arange(cells, device=labels.device) + 1) * pixels // (2 * cells)
+        for cells, pixels in zip(grid, labels.shape[1:])
+    )
+    return labels[:, rows[:, None], columns]
 
 
 def _cell_box(box: Box, size: torch.Size, grid: torch.Size) -> Box:

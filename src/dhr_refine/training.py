@@ -1,17 +1,17 @@
-"""Around the call in a training loop: full-image features for augmented crops, and crops without labels."""
+"""Around the call in a training loop: full-image features for crops, and which crops lack labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
 from .checks import check_choice, check_filled, check_ignore_index, check_tensor, describe, read_ints
 
-__all__ = ["View", "has_labels"]
+__all__ = ["SplitLabels", "View", "has_labels", "has_split_labels"]
 
 
 @dataclass(frozen=True)
@@ -262,3 +262,70 @@ def has_labels(masks: Tensor, ignore_index: int = 255) -> Tensor:
     check_tensor(masks, "masks", "(B, H, W)", ndim=3)
     check_ignore_index(ignore_index)
     return (masks != ignore_index).flatten(1).any(dim=1)
+
+
+class SplitLabels(NamedTuple):
+    """Result of :func:`has_split_labels`."""
+
+    background: Tensor
+    """(B,) bool, whether a mask has a pixel of the background."""
+    foreground: Tensor
+    """(B,) bool, whether a mask has a pixel of any other label."""
+
+
+def has_split_labels(masks: Tensor, *, background: int = 0, ignore_index: int = 255) -> SplitLabels:
+    """Tell which masks have background, and which have foreground, for losses that average over each.
+
+    ToCo, AFA, WeCLIP and their relatives add the mean over the background pixels of a batch to the mean over
+    its foreground pixels: NaN as soon as one of the two is empty, also where :func:`has_labels` is True.
+
+    Parameters
+    ----------
+    masks : Tensor, (B, H, W)
+        Masks of any dtype.
+    background : int
+        Label of the background.
+    ignore_index : int
+        Label of pixels to ignore.
+
+    Returns
+    -------
+    SplitLabels
+        ``background`` and ``foreground``, each (B,) bool on the device of ``masks``.
+
+    Raises
+    ------
+    ValueError, TypeError
+        ``masks`` is no (B, H, W) tensor, a label no whole number, or both labels are the same.
+
+    Examples
+    --------
+    A batch that is foreground all over; the part of the loss that has no pixel is left out, with a gradient
+    of zero:
+
+    >>> import torch
+    >>> from dhr_refine.training import has_split_labels
+    >>> logits = torch.zeros(1, 3, 4, 4, requires_grad=True)
+    >>> masks = torch.full((1, 4, 4), 2)
+    >>> has = has_split_labels(masks)
+    >>> has.background.any().item(), has.foreground.any().item()
+    (False, True)
+    >>> loss = 0 * logits.sum()
+    >>> for part, pixels in ((has.background, masks == 0), (has.foreground, masks != 0)):
+    ...     if part.any():
+    ...         target = masks.masked_fill(~pixels, 255)
+    ...         loss = loss + 0.5 * torch.nn.functional.cross_entropy(logits, target, ignore_index=255)
+    >>> round(loss.item(), 4)
+    0.5493
+    """
+    check_tensor(masks, "masks", "(B, H, W)", ndim=3)
+    check_ignore_index(ignore_index)
+    if isinstance(background, bool) or not isinstance(background, int):
+        raise TypeError(f"background must be an int, got {describe(background)}: pass the label, 0 mostly")
+    if background == ignore_index:
+        raise ValueError(
+            f"background and ignore_index are both {background}: pass the label of the background, 0 mostly"
+        )
+    empty = masks == background
+    foreground = ~(empty | (masks == ignore_index))
+    return SplitLabels(empty.flatten(1).any(dim=1), foreground.flatten(1).any(dim=1))

@@ -30,7 +30,7 @@ LAYERS = {
         ("crf", "pamr"),
         ("base_masks", "rebalance", "inputs"),
         ("crops",),
-        ("seed", "steps"),
+        ("keep", "seed", "steps"),
         ("refine",),
         ("viz",),
         ("datasets", "pretrained"),

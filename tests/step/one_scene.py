@@ -13,7 +13,16 @@ from dhr_refine import Recipe, RefineSteps, refine_steps
 RECIPES = {"default": Recipe(), "paper": Recipe.paper(), "released": Recipe.released()}
 PIECES = {
     name: {
-        key: getattr(RECIPES[name], key) for key in ("marginal", "merge", "seed_weight", "prior", "normalise")
+        key: getattr(RECIPES[name], key)
+        for key in (
+            "marginal",
+            "merge",
+            "seed_weight",
+            "prior",
+            "normalise",
+            "keep_classes",
+            "subtract_floor",
+        )
     }
     for name in ("default", "paper")
 }

@@ -13,6 +13,7 @@ def test_the_default_is_what_the_measurements_chose():
     """docs/results.md has them."""
     assert asdict(Recipe()) == {
         "classes": "tags",
+        "subtract_floor": True,
         "assign": "area",
         "heatmap": "relu",
         "plan": "share",
@@ -24,6 +25,7 @@ def test_the_default_is_what_the_measurements_chose():
         "seed_weight": 0.5,
         "prior": 0.4,
         "normalise": True,
+        "keep_classes": True,
         "geometry": "centred",
     }
 
@@ -31,7 +33,14 @@ def test_the_default_is_what_the_measurements_chose():
 def test_paper_is_the_literal_reading():
     recipe = Recipe.paper()
     assert recipe == replace(
-        Recipe(), marginal="uniform", merge="all", seed_weight=0.0, prior=0.0, normalise=False
+        Recipe(),
+        subtract_floor=False,
+        marginal="uniform",
+        merge="all",
+        seed_weight=0.0,
+        prior=0.0,
+        normalise=False,
+        keep_classes=False,
     )
     assert recipe.heatmap == "relu"
     assert recipe.transport == "each"
@@ -47,6 +56,9 @@ def test_released_is_the_released_arithmetic():
         False,
         "released",
     )
+
+    assert not recipe.subtract_floor
+    assert not recipe.keep_classes
 
 
 def test_a_recipe_is_a_frozen_value():

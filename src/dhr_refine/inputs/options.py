@@ -22,6 +22,7 @@ class Options(NamedTuple):
     box_format: BoxFormat | None
     background: Background
     ignore_index: int
+    keep_unknown: bool
     mean: Sequence[float] | None
     std: Sequence[float] | None
     tau: float
@@ -45,6 +46,7 @@ def read_options(
     box_format: BoxFormat | None,
     background: Background,
     ignore_index: int,
+    keep_unknown: bool,
     mean: Sequence[float] | None,
     std: Sequence[float] | None,
     tau: float,
@@ -64,4 +66,6 @@ def read_options(
             f"boundary must be 'crf', 'pamr', None or a callable, got {boundary!r}: pass one of them"
         )
     check_choice(background, "background", ("first", "last", "none"))
-    return Options(box_format, background, ignore_index, mean, std, tau, reg, boundary, recipe)
+    if not isinstance(keep_unknown, bool):
+        raise TypeError(f"keep_unknown must be a bool, got {describe(keep_unknown)}: pass True or False")
+    return Options(box_format, background, ignore_index, keep_unknown, mean, std, tau, reg, boundary, recipe)
