@@ -299,7 +299,7 @@ def refine(
     prior: float,
     normalise: bool,
     subtract_floor: bool = False,
-    keep_classes: bool = False,
+    keep: float = 0.0,
     box: Box | None = None,
     tau: float = 0.8,
     reg: float = 0.1,
@@ -365,9 +365,14 @@ def refine(
     probs[(slice(None), *crop)] = final
     refined = np.where(np.isin(init, labels), init, ignore)
     # Where nothing scores, the pixel keeps its label of M_init.
-    chosen = np.array(labels)[final.argmax(axis=0)]
+    winner = final.argmax(axis=0)
+    if boundary is not None:
+        before = np.where(rough.max(axis=0) > 0, rough.argmax(axis=0), -1)
+        shrunk = [k for k in range(len(labels)) if (winner == k).sum() < keep * (before == k).sum()]
+        winner = np.where(np.isin(before, shrunk), before, winner)
+    chosen = np.array(labels)[winner]
     refined[crop] = np.where(final.max(axis=0) > 0, chosen, refined[crop])
-    if keep_classes:
+    if keep > 0:
         claims = np.zeros((len(labels), height, width))
         claims[(slice(None), *crop)] = rough
         for k, label in enumerate(labels):

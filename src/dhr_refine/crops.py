@@ -30,7 +30,7 @@ class Crops:
         self.classes = batch.counts[rows[0]]
         self.images = None
         if boundary is not None and batch.images is not None:
-            # A copy: a callable may write into its arguments.
+            # A copy, as of the probabilities below: a callable may write into its arguments.
             self.images = self.cut(batch.images[self.index])
         self.boundary = boundary
         # One lattice serves the seed and the result.
@@ -59,7 +59,7 @@ class Crops:
         if self.boundary is None:
             return probs
         if callable(self.boundary):
-            result = self.boundary(self.images, probs)
+            result = self.boundary(self.images, probs.clone())
             if not isinstance(result, Tensor) or result.shape != probs.shape:
                 raise ValueError(
                     f"boundary must return probabilities of shape {tuple(probs.shape)}, got "

@@ -1,15 +1,34 @@
-"""No class of the base mask or the seed is wiped out: the one without a pixel left gets one back."""
+"""What a class had is not wiped out: pixels that the boundary tool took, and at least one of its own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .crops import Crops
 from .inputs import Batch
 from .pooling import count_labels
+
+
+def keep_pixels(labels: Tensor, before: Tensor, share: float, count: int) -> Tensor:
+    """Give a class that shrank below a share of its pixels all of them back, local to these pixels.
+
+    Parameters
+    ----------
+    labels : (b, h, w) int64, classes ``0 .. count - 1`` after the boundary tool
+    before : (b, h, w) int64, the same before it, or ``count`` where nothing scored
+    share : in [0, 1]; the classes of fewer than ``share`` times their pixels before shrank
+
+    Returns
+    -------
+    (b, h, w) int64
+    """
+    old, new = (count_labels(one.flatten(1), count + 1)[:, :count] for one in (before, labels))
+    shrunk = F.pad(new < share * old, (0, 1), value=False)
+    return torch.where(shrunk.gather(1, before.flatten(1)).view_as(before), before, labels)
 
 
 def keep_present(

@@ -55,11 +55,12 @@ class Recipe:
         Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
     normalise : bool
         Whether the scores of a pixel are brought to sum 1 before the boundary tool.
-    keep_classes : bool
-        Whether the background and every tag that the base mask or the seed has keep a pixel: a class without
-        one in the refined mask gets the pixel where its score before the last boundary tool is highest (where
-        the seed has taken all of its pixels, the first of these in the base mask). The last pixel of another
-        class is never taken; a class whose scores are all zero gets none.
+    keep : float
+        Share in [0, 1]: a class that the last boundary tool shrinks below this share of its pixels keeps
+        those that it had before. Above 0, the background and every tag that the base mask or the seed has
+        also keep one pixel in any case: a class without one gets that where its score before the boundary
+        tool is highest (where the seed has taken all of its pixels, the first of these in the base mask). The
+        last pixel of another class is never taken; a class whose scores are all zero gets none.
     geometry : {"centred", "released"}
         How grids are enlarged: bilinear with half-pixel centres, or as released (nearest CAMs cut at whole
         cells, bilinear with aligned corners elsewhere).
@@ -95,7 +96,7 @@ class Recipe:
     seed_weight: float = 0.5
     prior: float = 0.4
     normalise: bool = True
-    keep_classes: bool = True
+    keep: float = 0.5
     geometry: Literal["centred", "released"] = "centred"
 
     def __post_init__(self) -> None:
@@ -110,6 +111,7 @@ class Recipe:
                 check_choice(value, field.name, get_args(hints[field.name]))
         check_range(self.seed_weight, "seed_weight", 0.0, 1.0)
         check_range(self.prior, "prior", 0.0, 1.0)
+        check_range(self.keep, "keep", 0.0, 1.0)
 
     @classmethod
     def paper(cls) -> Recipe:
@@ -121,7 +123,7 @@ class Recipe:
             seed_weight=0.0,
             prior=0.0,
             normalise=False,
-            keep_classes=False,
+            keep=0.0,
         )
 
     @classmethod
@@ -143,6 +145,6 @@ class Recipe:
             seed_weight=0.0,
             prior=0.0,
             normalise=False,
-            keep_classes=False,
+            keep=0.0,
             geometry="released",
         )

@@ -23,7 +23,7 @@ from .inputs import (
     read_groups,
     read_options,
 )
-from .keep import keep_present
+from .keep import keep_pixels, keep_present
 from .pooling import cell_shares
 from .rebalance import (
     Context,
@@ -115,7 +115,7 @@ def refine_mask(
         ``ignore_index`` outside the boxes and where neither the base mask, the seed nor a feature says
         anything; an image without tags returns its base mask (``Recipe.released()`` takes the labels of
         M_init instead). The background and each tag that the base mask or the seed has keep a pixel at least
-        (rule and switch: ``Recipe.keep_classes``). A single image (no batch axis) returns (H, W), a list
+        (rule and switch: ``Recipe.keep``). A single image (no batch axis) returns (H, W), a list
         returns a list.
 
     Raises
@@ -347,12 +347,16 @@ def _decide(
             # It gives every channel some probability; a class without a pixel in M_init has none.
             maps = crop.refine_edges(maps) * shown
         best, winner = first_best(maps)
+        if crop.boundary is not None and recipe.keep > 0.0:
+            scored, before = first_best(rough)
+            before = torch.where(scored > 0, before, crop.classes)
+            winner = keep_pixels(winner, before, recipe.keep, crop.classes)
         decided = torch.where(best > 0, winner, crop.cut(crop.take(init)))
         known = None
         if options.keep_unknown:
             known = crop.cut(crop.take(batch.base)) != options.ignore_index
             decided = torch.where(known, decided, batch.absent)
-        if recipe.keep_classes:
+        if recipe.keep > 0.0:
             decided = keep_present(decided, rough, present, crop, batch, known)
         crop.paste(decided, labels)
         if probs is not None:

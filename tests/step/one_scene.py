@@ -20,7 +20,7 @@ PIECES = {
             "seed_weight",
             "prior",
             "normalise",
-            "keep_classes",
+            "keep",
             "subtract_floor",
         )
     }

@@ -17,10 +17,11 @@ from places import shared_folder
 from scenes import make_scene, multi_hot, stack
 
 from dhr_refine import Recipe, refine_mask, refine_steps
-from dhr_refine.keep import give_back
+from dhr_refine.keep import give_back, keep_pixels
 from dhr_refine.training import has_split_labels
 
-FREE = replace(Recipe(), keep_classes=False)
+FREE = replace(Recipe(), keep=0.0)
+ONE = replace(Recipe(), keep=1e-9)  # no class without a pixel, and nothing else
 
 
 @st.composite
@@ -116,7 +117,7 @@ def test_what_the_base_mask_or_the_seed_has_stays(seed, known, boundary, keep_un
     if background == "none":
         scene = scene._replace(mask=torch.where((scene.mask == 0) | (scene.mask == 255), 255, scene.mask - 1))
     options = {"boundary": boundary, "background": background}
-    steps = run(scene, keep_unknown=keep_unknown, **options)
+    steps = run(scene, keep_unknown=keep_unknown, recipe=ONE, **options)
     kept = labels_of(scene.mask)
     if keep_unknown:
         assert torch.equal(steps.mask == 255, scene.mask == 255)
@@ -130,16 +131,26 @@ def test_what_the_base_mask_or_the_seed_has_stays(seed, known, boundary, keep_un
     assert (loose != steps.mask).sum() == len(labels_of(steps.mask) - labels_of(loose))
 
 
-def test_a_class_that_the_boundary_tool_wipes_out_gets_its_best_pixel():
+def test_a_class_without_a_pixel_gets_its_best():
+    """One pixel of class 2 in the base mask, no CAM, and features that are the same everywhere."""
+    scene = make_scene(0)
+    mask = torch.where(scene.mask == 3, 0, scene.mask)
+    mask[13, 17] = 3
+    cams = scene.cams.clone()
+    cams[2] = 0
+    scene = scene._replace(mask=mask, cams=cams, uss=torch.ones_like(scene.uss))
+    assert 3 not in labels_of(run(scene, recipe=FREE).mask)
+    steps = run(scene)
+    (place,) = (steps.mask == 3).nonzero().tolist()
+    assert steps.probs[1][tuple(place)] == steps.probs[1].max()
+    assert place in (steps.probs[1] == steps.probs[1].max()).nonzero().tolist()[:1]
+
+
+def test_a_class_that_the_boundary_tool_wipes_out_keeps_its_pixels():
     scene = make_scene(2, tags=(1, 3, 6))
-    steps = run(scene, boundary=flatten_result())
-    scores = run(scene, boundary=lambda images, probs: probs).probs
+    before = run(scene, boundary=lambda images, probs: probs).mask
+    assert torch.equal(run(scene, boundary=flatten_result(), recipe=ONE).mask, before)
     assert (run(scene, boundary=flatten_result(), recipe=FREE).mask == 0).all()
-    for k, label in enumerate([2, 4, 7], start=1):
-        place = (steps.mask == label).nonzero()
-        assert len(place) == 1
-        assert scores[k][tuple(place[0])] == scores[k].max()
-        assert steps.recovered[k] == (scene.mask != label).all()
 
 
 def test_a_class_whose_pixels_the_seed_takes_keeps_one():
@@ -155,6 +166,41 @@ def test_a_class_whose_pixels_the_seed_takes_keeps_one():
     assert not (run(scene).init_mask == 3).any()
     assert (run(scene).mask == 3).nonzero().tolist() == [[y, x]]
     assert not (run(scene, recipe=FREE).mask == 3).any()
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 2**32 - 1), st.sampled_from([0.0, 0.3, 0.5, 1.0]))
+def test_classes_that_shrink_keep_their_pixels(count, seed, share):
+    rng = np.random.default_rng(seed)
+    before = rng.choice(count + 1, size=(2, 4, 5), p=rng.dirichlet(np.ones(count + 1)))
+    labels = rng.choice(count, size=(2, 4, 5), p=rng.dirichlet(np.ones(count)))
+    result = keep_pixels(torch.from_numpy(labels), torch.from_numpy(before), share, count).numpy()
+    for b in range(2):
+        expected = labels[b].copy()
+        for k in range(count):
+            if (labels[b] == k).sum() < share * (before[b] == k).sum():
+                expected[before[b] == k] = k
+        assert np.array_equal(result[b], expected)
+
+
+@pytest.mark.parametrize(("share", "kept"), [(0.0, False), (0.2, False), (0.3, True), (1.0, True)])
+def test_keep_is_a_share_of_the_pixels_before_the_boundary_tool(share, kept):
+    """The tool leaves class 2 a quarter of its pixels and gives the rest to the others."""
+    scene = make_scene(2, tags=(1, 3, 6))
+    before = run(scene, boundary=lambda images, probs: probs).mask
+    rows, columns = (before == 2).nonzero(as_tuple=True)
+    quarter = len(rows) // 4
+    calls = []
+
+    def shrink(images, probs):
+        calls.append(probs)
+        if len(calls) > 1:
+            probs[:, 1, rows[quarter:], columns[quarter:]] = 0  # in place: the step keeps a copy
+        return probs
+
+    mask = run(scene, boundary=shrink, recipe=replace(Recipe(), keep=share)).mask
+    assert ((mask == 2).sum() == (before == 2).sum()) == kept
+    assert torch.equal(mask, before) == kept
 
 
 @pytest.mark.parametrize("recipe", [Recipe.paper(), Recipe.released()], ids=["paper", "released"])

@@ -25,7 +25,7 @@ def test_the_default_is_what_the_measurements_chose():
         "seed_weight": 0.5,
         "prior": 0.4,
         "normalise": True,
-        "keep_classes": True,
+        "keep": 0.5,
         "geometry": "centred",
     }
 
@@ -40,7 +40,7 @@ def test_paper_is_the_literal_reading():
         seed_weight=0.0,
         prior=0.0,
         normalise=False,
-        keep_classes=False,
+        keep=0.0,
     )
     assert recipe.heatmap == "relu"
     assert recipe.transport == "each"
@@ -58,7 +58,7 @@ def test_released_is_the_released_arithmetic():
     )
 
     assert not recipe.subtract_floor
-    assert not recipe.keep_classes
+    assert recipe.keep == 0
 
 
 def test_a_recipe_is_a_frozen_value():
@@ -95,6 +95,8 @@ def test_a_recipe_is_a_frozen_value():
         ("prior", 1.1, ValueError, r"prior must lie in \[0.0, 1.0\], got 1.1"),
         ("prior", -0.1, ValueError, r"prior must lie in \[0.0, 1.0\], got -0.1"),
         ("prior", float("nan"), ValueError, r"prior must lie in \[0.0, 1.0\], got nan"),
+        ("keep", -0.5, ValueError, r"keep must lie in \[0.0, 1.0\], got -0.5"),
+        ("keep", True, TypeError, "keep must be a number, got bool True"),
         ("prior", "0.3", TypeError, "prior must be a number, got str '0.3'"),
         ("prior", True, TypeError, "prior must be a number, got bool True"),
     ],

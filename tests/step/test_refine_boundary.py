@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from one_scene import run, same
@@ -118,10 +120,12 @@ def test_a_boundary_tool_cannot_bring_in_a_class_that_m_init_lacks():
             return probs  # the seed
         return torch.ones_like(probs) + torch.arange(probs.shape[1])[:, None, None]
 
-    steps = run(scene, boundary=generous)
+    steps = run(scene, boundary=generous, recipe=replace(Recipe(), keep=0.0))
     assert len(calls) == 2
     assert 7 not in steps.init_mask
     assert set(steps.mask.unique().tolist()) == {3}
+    calls.clear()
+    assert set(run(scene, boundary=generous).mask.unique().tolist()) == {0, 3}  # the background keeps its own
 
 
 def test_crops_of_other_sizes_do_not_share_a_call():
