@@ -248,8 +248,9 @@ def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
 def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     """The step on one batch of checked images of one size."""
     recipe, reg, absent = options.recipe, options.reg, batch.absent
-    # An image without tags keeps its base mask, unless the recipe goes by the labels of the mask.
-    rows = [b for b, tags in enumerate(batch.tags) if tags or options.all_labels]
+    # An image without tags keeps its base mask, unless the recipe goes by the labels of the mask; one that has
+    # none of these either keeps it too.
+    rows = [b for b, tags in enumerate(batch.tags) if tags or (options.all_labels and batch.counts[b])]
     crops = make_crops(batch, options.boundary, rows)
 
     # 1. The seed enters the base mask: M_init (Eq. 2).
