@@ -22,6 +22,7 @@ from .inputs import (
     read_batch,
     read_groups,
     read_options,
+    warn_about_slips,
 )
 from .keep import keep_pixels, keep_present
 from .pooling import cell_shares
@@ -79,9 +80,12 @@ def refine_mask(
         ``boundary="crf"`` and ``"pamr"``.
     labels : Tensor (B, C) or list of index lists, optional
         Image tags without background: multi-hot of any dtype, or 0-based foreground indices per image (also
-        naming the channels of ``cams`` where these hold the tags only). CAMs with a background channel need
-        multi-hot labels: indices alone do not tell that there is one. Default: the classes present in
-        ``masks``, with a warning, as vanished classes cannot come back then.
+        naming the channels of ``cams`` where these hold the tags only, labels without a tag take no part
+        then). Indices come as a list, a set, or a vector of whole numbers such as the keys of a CAM file. A
+        vector without a repeated entry lists indices, so give multi-hot tags of one or two classes as bool or
+        floating point, or as (B, C). CAMs with a background channel need multi-hot labels: indices alone do
+        not tell that there is one. Default: the classes present in ``masks``, with a warning, as vanished
+        classes cannot come back then.
     boxes : Tensor (B, 4), array or list, optional
         Crop boxes in whole pixels, end exclusive; entries may be None. Pixels outside take part in nothing
         and come back as ``ignore_index``.
@@ -122,6 +126,14 @@ def refine_mask(
     ------
     ValueError, TypeError
         Anything above violated; the message names the argument, what came and the fix.
+
+    Warns
+    -----
+    UserWarning
+        ``labels`` left out, and input that is allowed but hardly meant: base masks whose labels are all one
+        beside the tags (tags that count from 1, another ``background``), if two labels or more say so; boxes
+        that are shares of the image, or all empty in the order given; maps that are transposed, channels last
+        or of another crop, if another map of the image is not; images in [-1, 1] with ImageNet's ``mean``.
 
     Notes
     -----
@@ -233,23 +245,29 @@ keep_unknown, mean, std, tau, reg, boundary, recipe
 
 def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
     """Every group of images of one size goes through the step; results in the structure of the call."""
-    groups, structure = read_groups(request)
+    groups = read_groups(request, needs_images=options.needs_images)
+    structure = groups[0].names.structure
+    evidence = []
     results: dict[int, RefineSteps] = {}
-    for where, group in groups:
+    for group in groups:
         batch = read_batch(group, options)
+        evidence.append(batch.evidence)
         with torch.no_grad(), torch.autocast(device_type=batch.base.device.type, enabled=False):
             steps = _refine_batch(batch, options, keep=keep)
         if structure == "batch":
-            return steps
+            results[0] = steps
+            continue
+        where = group.names.where
         results |= {position: pick(steps, row, batch.counts[row]) for row, position in enumerate(where)}
-    return results[0] if structure == "single" else join([results[i] for i in range(len(results))])
+    warn_about_slips(evidence, options.background, options.box_format)
+    return join([results[i] for i in range(len(results))]) if structure == "list" else results[0]
 
 
 def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     """The step on one batch of checked images of one size."""
     recipe, reg, absent = options.recipe, options.reg, batch.absent
-    # An image without tags keeps its base mask, unless the recipe goes by the labels of the mask; one that has
-    # none of these either keeps it too.
+    # An image without tags keeps its base mask, unless the recipe goes by the labels of the mask and the mask
+    # has one.
     rows = [b for b, tags in enumerate(batch.tags) if tags or (options.all_labels and batch.counts[b])]
     crops = make_crops(batch, options.boundary, rows)
 

@@ -22,10 +22,10 @@ BOXED = {"box_format": "xyxy"}
     ("changes", "error", "text"),
     [
         # ranks, types, batch sizes, devices
-        ({"masks": MASKS.numpy()}, TypeError, r"masks must be a tensor \(B, H, W\) or \(H, W\), or a list of \(H, W\), got a NumPy int64 array"),
-        ({"masks": []}, TypeError, r"masks must be a tensor .* got list \[\]: convert arrays with torch.as_tensor"),
+        ({"masks": MASKS.numpy()}, TypeError, r"masks must be a torch.Tensor of shape \(B, H, W\) or \(H, W\), or a list of \(H, W\), got a NumPy int64 array .*: convert it with torch.as_tensor"),
+        ({"masks": []}, TypeError, r"masks must hold at least one mask, got an empty list: pass a list of \(H, W\)"),
         ({"masks": MASKS[None]}, ValueError, r"masks must have shape \(B, H, W\) or \(H, W\), got a torch.int64 tensor"),
-        ({"masks": MASKS > 0}, TypeError, "masks must hold labels, got a torch.bool tensor .*: pass integers"),
+        ({"masks": MASKS > 0}, TypeError, r"masks must hold labels, got a torch.bool tensor .*: call .long\(\) on it"),
         ({"masks": MASKS * 1j}, TypeError, "masks must hold labels, got a torch.complex64 tensor"),
         ({"masks": MASKS + 0.5}, ValueError, "masks holds values that are no whole numbers: pass labels"),
         ({"masks": MASKS * math.nan}, ValueError, "masks holds values that are no whole numbers"),
@@ -56,30 +56,31 @@ BOXED = {"box_format": "xyxy"}
         ({"labels": multi_hot(TAGS, 8)[0]}, ValueError, r"labels must have shape \(B, C\), got \(8,\): pass multi-hot tags, or"),
         ({"labels": "cat"}, TypeError, r"labels must be a multi-hot tensor \(B, C\) or a list of index lists, got str 'cat'"),
         ({"labels": {0: [1]}}, TypeError, "labels must be a multi-hot tensor .* got dict"),
-        ({"labels": [[2]]}, ValueError, "labels has 1 entries but masks has batch size 2: pass the tags of every image"),
+        ({"labels": [[2]]}, ValueError, "labels has 1 entries but masks has 2 images: pass the tags of every image"),
         ({"labels": multi_hot(TAGS, 8)[:, :5]}, ValueError, r"cams has 8 channels but labels has 5: pass foreground-only labels of shape \(B, 8\)"),
         ({"labels": multi_hot(TAGS, 7), "background": "none"}, ValueError, "cams has 8 channels but labels has 7"),
-        ({"labels": multi_hot(TAGS, 8) * 0.4}, ValueError, r"labels\[0\] must hold 0 and 1.* or indices.* threshold scores first"),
+        ({"labels": multi_hot(TAGS, 8) * 0.4}, ValueError, r"labels\[0\] must hold 0 and 1, got .* in floating point: threshold scores first"),
         ({"labels": -multi_hot(TAGS, 8)}, ValueError, r"(?s)labels\[0\] must hold 0 and 1"),
-        ({"labels": [[2.0], [3]]}, TypeError, r"labels\[0\] must list tag indices 0, 1, ..., got 2.0: pass a tensor for multi-hot tags"),
+        ({"labels": [[2.0], [3]]}, TypeError, r"labels\[0\] must list tag indices 0, 1, ..., got 2.0: pass 2 for that index, or a tensor for multi-hot tags"),
         ({"labels": [[2], [-1]]}, ValueError, r"labels\[1\] must list tag indices 0, 1, ..., got -1: leave out what is no class"),
-        ({"labels": [2, 6]}, TypeError, r"labels\[0\] must be 1-D tags or a list of indices, got int 2: pass \[2\] where an image has one tag"),
+        ({"labels": [2, 6]}, TypeError, r"labels must have a list of tags for each image, got \[2, 6\]: pass \[\[2\], \[6\]\] where each image has one tag"),
         ({"labels": [[[2, 6]], [3]]}, TypeError, r"labels\[0\] must list tag indices, got the list \[2, 6\] in it: pass one list for each image"),
         ({"uss_features": None}, TypeError, "uss_features must be a torch.Tensor .* got NoneType None: it cannot be left out"),
         ({"uss_features": {"layer": USS}}, TypeError, "uss_features must be .* got dict .*: stack its maps with torch.stack, or pass one of its values"),
-        ({"wss_features": {"layer": USS}}, TypeError, r"wss_features must be .* got dict .*: pass list\(layers.values\(\)\)"),
+        ({"wss_features": {"layer": USS}}, TypeError, r"wss_features must be .* got dict .*: pass list\(wss_features.values\(\)\)"),
         ({"masks": MASKS[:, None]}, ValueError, r"masks must have shape .* of shape \(2, 1, 40, 56\): call .squeeze\(1\) on it"),
         ({"masks": torch.zeros(2, 9, 40, 56)}, ValueError, r"masks must have shape .* of shape \(2, 9, 40, 56\): call .argmax\(1\) on it"),
         ({"labels": [[True], [1]]}, TypeError, r"labels\[0\] must list tag indices .* got True"),
         ({"labels": [[2, 2], [1]]}, ValueError, r"labels\[0\] names a tag twice, got \[2, 2\]: pass each once"),
         ({"labels": [None, [1]]}, TypeError, r"labels\[0\] must be 1-D tags or a list of indices, got NoneType None"),
         ({"labels": [multi_hot(TAGS, 8), [1]]}, TypeError, r"labels\[0\] must be 1-D tags"),
-        ({"labels": [multi_hot(TAGS, 8)[0], [1]]}, ValueError, "labels mixes multi-hot tags of several lengths or with index lists"),
+        ({"labels": [multi_hot(TAGS, 8)[0], [1]]}, ValueError, r"labels mixes multi-hot tags \(labels\[0\]\) with index lists \(labels\[1\] is \[1\]\): use one form"),
         ({"labels": [multi_hot(TAGS, 8)[0], multi_hot(TAGS, 7)[0]]}, ValueError, "labels mixes multi-hot tags of several lengths"),
-        ({"labels": [[2, 9], [3]]}, ValueError, "labels holds the tag 9 but cams has 8 channels, neither one per class nor one per tag"),
+        ({"labels": [[2, 9], [3]]}, ValueError, r"labels\[0\] holds the tag 9 but cams has 8 channels, neither one per class nor one per tag"),
         ({"labels": [[1, 0], [0, 1]], "cams": CAMS[:, :2]}, ValueError, "labels lists 2 tags for 2 CAM channels, in another order: .* sort the tags"),
         ({"labels": [[2, 6], [1, 3]], "cams": CAMS[:, :2], "background": "last"}, ValueError, "background='last' needs the number of classes"),
-        ({"labels": [np.array([0, 1]), np.array([1, 0])], "cams": CAMS[:, :2]}, ValueError, r"labels\[0\] = \[0, 1\] may be multi-hot or a list of keys: pass a Python list for keys"),
+        ({"labels": [np.array([0, 1]), np.array([1, 0])], "cams": CAMS[:, :2]}, ValueError, "labels lists 2 tags for 2 CAM channels, in another order"),
+        ({"labels": [np.array([0, 1]), np.array([1, 1])], "cams": CAMS[:, :2]}, ValueError, r"labels mixes multi-hot tags \(labels\[1\]\) with index lists \(labels\[0\] is \[0, 1\]\): pass multi-hot tags in floating point, or all tags as lists"),
         # boxes
         ({"boxes": BOXES}, ValueError, "box_format must be 'xyxy' or 'yyxx' where boxes are given, got None: 'xyxy' is x0, y0, x1, y1"),
         ({"boxes": BOXES, "box_format": "xywh"}, ValueError, "box_format must be 'xyxy' or 'yyxx' .* got 'xywh'"),
@@ -100,7 +101,7 @@ BOXED = {"box_format": "xyxy"}
         ({"images": IMAGES[:, :2]}, ValueError, r"images must have shape \(B, 3, H, W\) with the size of masks"),
         ({"images": IMAGES.float().permute(0, 2, 3, 1)}, ValueError, r"images must have shape \(B, 3, H, W\) with the size"),
         ({"images": IMAGES.long()}, TypeError, r"images must be uint8 or floating point, got a torch.int64 tensor .*: call .byte\(\)"),
-        ({"images": IMAGES.float()}, ValueError, r"images span \[.*\] after undoing mean and std, not \[0, 1\]: pass the mean and std"),
+        ({"images": IMAGES.float()}, ValueError, r"images span \[.*\] after undoing mean and std, not \[0, 1\]: call .byte\(\) on images in 0..255"),
         ({"images": IMAGES.float(), "mean": None, "std": None}, ValueError, "images span .* not .0, 1."),
         ({"images": IMAGES / 0.0 * 0}, ValueError, "images hold NaN or infinity: check the augmentation"),
         ({"images": IMAGES.float(), "mean": None}, ValueError, "mean and std must be given together: pass both, or None for both"),
@@ -119,9 +120,9 @@ def test_errors_name_the_argument_what_came_and_the_fix(changes, error, text):
         ({"uss_features": USS}, ValueError, r"uss_features must have shape \(D, h, w\) as masks is \(H, W\)"),
         ({"wss_features": WSS[0]}, ValueError, r"wss_features must have shape \(D, h, w\) as masks is \(H, W\)"),
         ({"wss_features": WSS}, ValueError, r"wss_features\[0\] must have shape \(D, h, w\) as masks is \(H, W\)"),
-        ({"images": IMAGES}, ValueError, r"images must have shape \(3, H, W\) or \(H, W, 3\) as masks is \(H, W\)"),
-        ({"labels": multi_hot(TAGS, 8)}, TypeError, r"labels\[0\] must be 1-D tags or a list of indices"),
-        ({"boxes": [1, 2, 3], **BOXED}, ValueError, r"boxes\[0\] must be four whole numbers"),
+        ({"images": IMAGES}, ValueError, r"images must have shape \(3, H, W\) as masks is \(H, W\)"),
+        ({"labels": multi_hot(TAGS, 8)}, TypeError, r"labels must be 1-D tags or a list of indices, got a NumPy float32 array of shape \(2, 8\): pass a list"),
+        ({"boxes": [1, 2, 3], **BOXED}, ValueError, r"boxes must be four whole numbers"),
     ],
 )  # fmt: skip
 def test_errors_of_a_single_image(changes, error, text):
@@ -135,9 +136,9 @@ def test_errors_of_a_single_image(changes, error, text):
         ({"masks": [SCENES[0].mask, MASKS]}, ValueError, r"masks\[1\] must have shape \(H, W\)"),
         ({"masks": [SCENES[0].mask, None]}, TypeError, r"masks\[1\] must be a torch.Tensor of shape \(H, W\), got NoneType"),
         ({"cams": [SCENES[0].cams]}, ValueError, "cams must have one entry for each of the 2 masks, got 1 entries: pass a list of 2"),
-        ({"labels": [[2]]}, ValueError, "labels must have one entry for each of the 2 masks, got 1 entries"),
+        ({"labels": [[2]]}, ValueError, "labels has 1 entries but masks has 2 images: pass the tags of every image"),
         ({"boxes": 7, **BOXED}, ValueError, "boxes must have one entry for each of the 2 masks, got int 7"),
-        ({"uss_features": None}, TypeError, "uss_features must be a torch.Tensor .* got NoneType None"),
+        ({"uss_features": None}, TypeError, r"uss_features\[0\] must be a torch.Tensor .* got NoneType None"),
     ],
 )  # fmt: skip
 def test_errors_of_lists(changes, error, text):
@@ -146,7 +147,7 @@ def test_errors_of_lists(changes, error, text):
 
 
 def test_a_list_whose_images_are_partly_missing_is_refused():
-    with pytest.raises(ValueError, match="images must be given"):
+    with pytest.raises(ValueError, match=r"images\[1\] must be given"):
         listed(images=[SCENES[0].image, None], boundary="pamr")
 
 

@@ -609,7 +609,8 @@ def check_all(case: Case, namespace: dict[str, Any]) -> None:
         check(case, namespace[name])
 
 
-# What the text of a recipe warns about, and other mistakes: an error, or a mask that the checks reject.
+# What the text of a recipe warns about, and other mistakes: an error, a warning, or a mask that the checks
+# reject.
 MISTAKES = [
     ("ToCo", '"yyxx"', '"xyxy"'),
     ("ToCo", "boxes=img_box", "boxes=None"),
@@ -640,7 +641,7 @@ MISTAKES = [
 @pytest.mark.filterwarnings("ignore:refine_mask was called without labels")
 def test_mistakes_do_not_pass(section, old, new):
     case = CASES[section]()
-    with pytest.raises((AssertionError, ValueError, TypeError)):
+    with pytest.raises((AssertionError, ValueError, TypeError, UserWarning)):
         check_all(case, run(section, case.names, old, new))
 
 
@@ -673,7 +674,8 @@ def test_dhr_features_of_the_full_image_do_not_pass():
     case.names["refine_mask"] = partial(refine_mask, recipe=replace(Recipe(), prior=0.0))
     check(case, run("DHR: the step", case.names)["pseudo_masks"])
     case.names["uss_features"] = look(normalise(augment().full.image)[None], 90, (54, 72), uss=True)
-    masks = run("DHR: the step", case.names)["pseudo_masks"]
+    with pytest.warns(UserWarning, match="uss_features has 54 x 72 cells, whose aspect ratio is neither"):
+        masks = run("DHR: the step", case.names)["pseudo_masks"]
     with pytest.raises(AssertionError):
         check(case, masks)
 

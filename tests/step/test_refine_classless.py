@@ -69,7 +69,7 @@ def test_an_image_without_classes_is_its_base_mask(recipe, boundary, background)
     assert torch.equal(neither, torch.stack([bare.mask] * 2))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(data=st.data())
 def test_others_in_a_batch_are_as_if_they_were_alone(data):
     draw = data.draw

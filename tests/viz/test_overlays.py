@@ -93,8 +93,8 @@ def test_overlay_mask_reads_every_kind_of_image():
         ),
         (torch.zeros(1, 3, 8, 8), ValueError, "pass one RGB image"),
         (torch.zeros(3, 9, 8), ValueError, r"image has size \(9, 8\) but the mask has \(8, 8\)"),
-        (torch.zeros(3, 8, 8).long(), TypeError, "images must be uint8 or floating point"),
-        (torch.full((3, 8, 8), 99.0), ValueError, "images span .* or uint8 images"),
+        (torch.zeros(3, 8, 8).long(), TypeError, "image must be uint8 or floating point"),
+        (torch.full((3, 8, 8), 99.0), ValueError, r"image span .* call .byte\(\) on images in 0..255"),
         (torch.full((3, 8, 8), torch.nan), ValueError, "NaN"),
     ],
 )

@@ -63,9 +63,9 @@ def _way_to_tensor(value: object) -> str:
     return "convert it with torch.as_tensor"
 
 
-def check_same(value: Tensor, name: str, other: Tensor, other_name: str) -> None:
-    """Raise unless two tensors share the batch size and the device."""
-    if value.shape[0] != other.shape[0]:
+def check_same(value: Tensor, name: str, other: Tensor, other_name: str, *, batched: bool = True) -> None:
+    """Raise unless two tensors share the batch size, where they have a batch axis, and the device."""
+    if batched and value.shape[0] != other.shape[0]:
         raise ValueError(
             f"{name} has batch size {value.shape[0]} but {other_name} has {other.shape[0]}: "
             "pass the same images in both"
@@ -77,26 +77,31 @@ def check_same(value: Tensor, name: str, other: Tensor, other_name: str) -> None
         )
 
 
-def check_filled(value: Tensor, name: str) -> None:
-    """Raise if an axis other than the batch has length 0."""
-    if 0 in value.shape[1:]:
-        raise ValueError(f"{name} is empty, got {describe(value)}: every axis but the batch needs entries")
+def check_filled(value: Tensor, name: str, *, batched: bool = True) -> None:
+    """Raise if an axis, other than the batch where there is one, has length 0."""
+    if 0 in value.shape[batched:]:
+        axes = "axis but the batch" if batched else "axis"
+        raise ValueError(f"{name} is empty, got {describe(value)}: every {axes} needs entries")
 
 
-def check_levels(features: Tensor | Sequence[Tensor], name: str) -> list[Tensor]:
-    """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors."""
+def check_levels(
+    features: Tensor | Sequence[Tensor], name: str, shape: str = "(B, D, h, w)", *, batched: bool = True
+) -> list[Tensor]:
+    """Return one map or a sequence of maps as a list of checked (B, D, h, w) tensors, or (D, h, w)."""
+
+    def check(level: object, part: str) -> Tensor:
+        tensor = check_tensor(level, part, shape, ndim=3 + batched, floating=True)
+        check_filled(tensor, part, batched=batched)
+        return tensor
+
     if isinstance(features, Tensor):
-        check_filled(check_tensor(features, name, "(B, D, h, w)", ndim=4, floating=True), name)
-        return [features]
+        return [check(features, name)]
     if not isinstance(features, Sequence) or len(features) == 0:
-        fix = "pass list(layers.values())" if isinstance(features, Mapping) else "pass at least one map"
+        fix = f"pass list({name}.values())" if isinstance(features, Mapping) else "pass at least one map"
         raise TypeError(
-            f"{name} must be a tensor (B, D, h, w) or a list of levels, got {describe(features)}: {fix}"
+            f"{name} must be a tensor {shape} or a list of levels, got {describe(features)}: {fix}"
         )
-    for position, level in enumerate(features):
-        part = f"{name}[{position}]"
-        check_filled(check_tensor(level, part, "(B, D, h, w)", ndim=4, floating=True), part)
-    return list(features)
+    return [check(level, f"{name}[{position}]") for position, level in enumerate(features)]
 
 
 def check_magnitude(value: Tensor, name: str) -> None:

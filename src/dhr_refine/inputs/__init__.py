@@ -1,29 +1,35 @@
 """Reads what callers of refine_mask hold into uniform batches; every check of their input is here.
 
-``options.py`` checks the options; ``request.py`` splits a call into groups of images of one size;
-``batch.py`` brings a group to a batch, with the help of ``tags.py``, ``labels.py``, ``boxes.py`` and
-``images.py``, one for each argument that comes in many forms.
+``options.py`` checks the options; ``request.py`` checks shapes and splits a call into groups of images of one
+size; ``batch.py`` checks values and brings a group to a batch, with the help of ``tags.py``, ``labels.py``,
+``boxes.py`` and ``images.py``, one for each argument that comes in many forms. ``names.py`` knows what the
+caller calls an argument, for the errors; ``slips.py`` warns about what is allowed but hardly meant.
 """
 
 from .batch import Batch, read_batch
 from .boxes import Box, BoxFormat
 from .images import IMAGENET_MEAN, IMAGENET_STD, read_images
+from .names import Names as ArgumentNames
 from .options import Boundary, Options, read_options
 from .request import Request, read_groups
+from .slips import Evidence, warn_about_slips
 from .tags import Background
 
 __all__ = [
     "IMAGENET_MEAN",
     "IMAGENET_STD",
+    "ArgumentNames",
     "Background",
     "Batch",
     "Boundary",
     "Box",
     "BoxFormat",
+    "Evidence",
     "Options",
     "Request",
     "read_batch",
     "read_groups",
     "read_images",
     "read_options",
+    "warn_about_slips",
 ]

@@ -5,25 +5,17 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import (
-    check_filled,
-    check_levels,
-    check_same,
-    check_tensor,
-    describe,
-    float32_norm,
-    raise_magnitude,
-)
+from ..checks import float32_norm, raise_magnitude
 from .boxes import Box, mark_inside, read_boxes
 from .images import read_images
-from .labels import check_ignored, check_labels, choose_classes, pad, read_labels, width_of
+from .labels import MaskLabels, check_ignored, check_labels, choose_classes, pad, read_labels, width_of
 from .options import Options
-from .request import Request
-from .tags import label_entries, read_tags
+from .request import Group
+from .slips import Evidence, warn
+from .tags import Tags, read_tags, tags_of_masks
 
 # Mask labels are counted in a table of this size, one more pass than none: 8-bit masks always fit.
 _LABELS = 256
@@ -45,6 +37,7 @@ class Batch(NamedTuple):
     uss: Tensor  # (B, D, u, v)
     wss: list[Tensor]
     images: Tensor | None  # (B, 3, H, W) uint8
+    evidence: Evidence  # what may show a slip of the caller
 
     @property
     def absent(self) -> int:
@@ -52,25 +45,41 @@ class Batch(NamedTuple):
         return self.classes.shape[1]
 
 
-def read_batch(request: Request, options: Options) -> Batch:
-    """Check one group of images and bring it to :class:`Batch` (waits for the device three times)."""
-    masks, cams, uss, wss = _check_maps(request)
-    images = read_images(request.images, masks, options.mean, options.std, options.needs_images)
-    boxes = read_boxes(request.boxes, options.box_format, masks)
-    inside = mark_inside(boxes, masks)
+def read_batch(group: Group, options: Options) -> Batch:
+    """Check the values of one group and bring it to :class:`Batch` (waits for the device three times)."""
+    masks, names, background, ignore_index = (
+        group.masks,
+        group.names,
+        options.background,
+        options.ignore_index,
+    )
+    _check_values(group)
+    images = extent = None
+    if group.images is not None:
+        images, extent = read_images(group.images, masks.shape[1:], options.mean, options.std, names)
+    boxes = read_boxes(group.boxes, options.box_format, masks, names)
+    inside = mark_inside(boxes.boxes, masks)
     base = masks.long()
     if inside is not None:
-        base = torch.where(inside, base, options.ignore_index)
+        base = torch.where(inside, base, ignore_index)
 
-    background, ignore_index = options.background, options.ignore_index
-    entries = label_entries(request.labels, masks.shape[0])
-    labels = read_labels(base, _table_size(cams.shape[1], entries), ignore_index)
-    tags = read_tags(entries, labels.counts, cams.shape[1], background)
-    check_labels(labels.counts, tags, background, ignore_index)
+    labels, tags = _read_classes(base, group, options)
+    check_labels(labels.counts, tags, background, ignore_index, names)
     check_ignored(tags, background, ignore_index)
     ids = choose_classes(tags, labels, background, all_labels=options.all_labels)
+    evidence = Evidence(
+        names=names,
+        size=masks.shape[1:],
+        maps=[(argument, level, tensor.shape[1:]) for argument, level, tensor in _maps(group)],
+        found=[labels.found(image) for image in range(len(ids))],
+        tags=None if group.labels is None else tags.labels(background),
+        foreground=tags.foreground,
+        boxes=boxes,
+        extent=extent,
+        mean=options.mean,
+    )
     return Batch(
-        cams=_gather(cams, tags.channels),
+        cams=_gather(group.cams, tags.channels),
         tags=[len(own) for own in tags.chosen],
         labels=labels.localise(ids),
         classes=pad(ids, masks.device, width=width_of(ids)),
@@ -79,48 +88,62 @@ def read_batch(request: Request, options: Options) -> Batch:
         background=None if background == "none" else 0,
         base=base,
         inside=inside,
-        boxes=boxes,
-        uss=uss,
-        wss=wss,
+        boxes=boxes.boxes,
+        uss=group.uss,
+        wss=group.wss,
         images=images,
+        evidence=evidence,
     )
 
 
-def _check_maps(request: Request) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-    """Masks, CAMs, USS features and levels of WSS features, of one batch size and device, without NaN."""
-    masks = check_tensor(request.masks, "masks", "(B, H, W)", ndim=3)
-    cams = check_tensor(request.cams, "cams", "(B, C, h, w)", ndim=4, floating=True)
-    uss = check_tensor(request.uss, "uss_features", "(B, D, h, w)", ndim=4, floating=True)
-    levels = check_levels(request.wss, "wss_features")
-    for value, name in ((masks, "masks"), (cams, "cams"), (uss, "uss_features")):
-        check_filled(value, name)
-    check_same(cams, "cams", masks, "masks")
-    check_same(uss, "uss_features", masks, "masks")
-    for position, level in enumerate(levels):
-        check_same(level, f"wss_features[{position}]", masks, "masks")
-    if masks.dtype == torch.bool or masks.is_complex():
-        raise TypeError(f"masks must hold labels, got {describe(masks)}: pass integers")
-    _check_values([cams, uss, *levels], ["cams", "uss_features", *_level_names(levels)], masks)
-    return masks, cams, uss, levels
+def _read_classes(base: Tensor, group: Group, options: Options) -> tuple[MaskLabels, Tags]:
+    """The labels of the base masks and the tags of each image, which may tell of each other."""
+    background, names, channels = options.background, group.names, group.cams.shape[1]
+    near = max(_LABELS, channels + 2)
+    if group.labels is None:
+        labels = read_labels(base, near, options.ignore_index, names, far=[], open_ended=False)
+        warn(
+            "refine_mask was called without labels: the classes present in masks stand in for the tags, so "
+            "classes that vanished from a base mask cannot come back. Pass labels."
+        )
+        return labels, tags_of_masks(labels.counts, channels, background)
+    tags = read_tags(group.labels, group.cams.shape[1:], background, names)
+    near = max(near, 0 if tags.foreground is None else tags.foreground + 2)
+    # Tags that name the channels of CAMs of the tags alone may lie beyond any table.
+    far = sorted({label for own in tags.labels(background) for label in own if label >= near})
+    open_ended = tags.foreground is None
+    return read_labels(base, near, options.ignore_index, names, far=far, open_ended=open_ended), tags
 
 
-def _level_names(levels: list[Tensor]) -> list[str]:
-    return [f"wss_features[{i}]" if len(levels) > 1 else "wss_features" for i in range(len(levels))]
-
-
-def _check_values(tensors: list[Tensor], names: list[str], masks: Tensor) -> None:
+def _check_values(group: Group) -> None:
     """Refuse NaN, infinity and fractional labels with a single wait for the device."""
-    # Only features are squared (for their cosines); CAMs may be as large as float32 goes.
-    checks = [float32_norm(t, math.inf if name == "cams" else 2) for t, name in zip(tensors, names)]
-    if masks.is_floating_point():
-        checks.append(torch.where(masks - masks.round() == 0, 0.0, math.inf).sum())
-        names, tensors = [*names, "masks"], [*tensors, masks]
-    for name, tensor, total in zip(names, tensors, torch.stack(checks).tolist()):
+    maps = _maps(group)
+    if group.masks.is_floating_point():
+        maps.append(("masks", "", group.masks))
+    totals = torch.stack([_measure(argument, tensor) for argument, _, tensor in maps]).tolist()
+    for (argument, level, tensor), total in zip(maps, totals):
         if math.isfinite(total):
             continue
-        if name == "masks":
-            raise ValueError("masks holds values that are no whole numbers: pass labels, not probabilities")
-        raise_magnitude(tensor, name)
+        rows = [math.isfinite(float(_measure(argument, one))) for one in tensor]
+        row = rows.index(False) if False in rows else 0
+        name = group.names.of(argument, row) + level
+        if argument == "masks":
+            raise ValueError(f"{name} holds values that are no whole numbers: pass labels, not probabilities")
+        raise_magnitude(tensor if group.names.structure == "batch" else tensor[row], name)
+
+
+def _maps(group: Group) -> list[tuple[str, str, Tensor]]:
+    """The floating point maps: argument, which level of it, tensor."""
+    levels = [("wss_features", f"[{i}]" * (len(group.wss) > 1), level) for i, level in enumerate(group.wss)]
+    return [("cams", "", group.cams), ("uss_features", "", group.uss), *levels]
+
+
+def _measure(argument: str, tensor: Tensor) -> Tensor:
+    """A number that is not finite where a tensor is not what its argument allows."""
+    if argument == "masks":
+        return torch.where(tensor - tensor.round() == 0, 0.0, math.inf).sum()
+    # Only features are squared (for their cosines); CAMs may be as large as float32 goes.
+    return float32_norm(tensor, math.inf if argument == "cams" else 2)
 
 
 def _gather(cams: Tensor, channels: list[list[int]]) -> Tensor:
@@ -128,12 +151,3 @@ def _gather(cams: Tensor, channels: list[list[int]]) -> Tensor:
     index = pad(channels, cams.device)
     picked = torch.take_along_dim(cams.detach(), index.clamp_min(0)[:, :, None, None], dim=1).float()
     return picked.masked_fill(index[:, :, None, None] < 0, 0.0)
-
-
-def _table_size(channels: int, entries: list[list[int] | np.ndarray] | None) -> int:
-    """Labels that a class may have, at least."""
-    size = max(_LABELS, channels + 2)
-    if entries is not None:
-        # Tags that name the channels of compact CAMs may lie beyond both.
-        size = max(size, *(max(e, default=0) + 3 if isinstance(e, list) else len(e) + 2 for e in entries), 0)
-    return size

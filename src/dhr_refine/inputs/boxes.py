@@ -2,64 +2,99 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ..checks import describe
+from .names import Names
 
 BoxFormat = Literal["xyxy", "yyxx"]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
 
 
-def read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor) -> list[Box]:
+class Boxes(NamedTuple):
+    """The boxes of a group of images."""
+
+    boxes: list[Box]
+    given: list[Box | None]
+    """The same, None where the caller gave none."""
+    floating: bool
+    """Whether the caller gave any in floating point."""
+
+
+def read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor, names: Names) -> Boxes:
     """Crop boxes as host integers x0, y0, x1, y1."""
     height, width = masks.shape[1:]
     whole = (0, 0, width, height)
-    if boxes is None:
-        return [whole] * masks.shape[0]
+    count = masks.shape[0]
+    nothing = Boxes([whole] * count, [None] * count, False)
+    if boxes is None or (
+        isinstance(boxes, list) and all(box is None for box in boxes) and len(boxes) == count
+    ):
+        return nothing
     if box_format not in ("xyxy", "yyxx"):
         raise ValueError(
             f"box_format must be 'xyxy' or 'yyxx' where boxes are given, got {box_format!r}: "
             "'xyxy' is x0, y0, x1, y1; 'yyxx' is y0, y1, x0, x1"
         )
     if isinstance(boxes, Tensor):
-        boxes = boxes.detach().cpu().double().numpy()
+        boxes = boxes.detach().cpu().double().numpy() if boxes.is_floating_point() else boxes.cpu().numpy()
     if not isinstance(boxes, (np.ndarray, Sequence)) or isinstance(boxes, str):
         raise TypeError(
-            f"boxes must be a tensor, array or list (B, 4), got {describe(boxes)}: pass one of them"
+            f"boxes must be a tensor, array or list (B, 4), got {describe(boxes)}: pass a list with a box or "
+            "None for each image"
         )
-    if len(boxes) != masks.shape[0]:
+    if len(boxes) != count:
         raise ValueError(
-            f"boxes must have one entry per image, got {len(boxes)} for {masks.shape[0]} images: pass (B, 4)"
+            f"boxes must have one entry per image, got {len(boxes)} for {count} images: pass (B, 4)"
         )
-    result = []
+    given: list[Box | None] = []
+    floating = False
     for position, box in enumerate(boxes):
         if box is None:
-            result.append(whole)
+            given.append(None)
             continue
-        if isinstance(box, Tensor):
-            box = box.detach().cpu().double().numpy()
-        try:
-            values = np.asarray(box, dtype=np.float64).reshape(-1)
-        except (TypeError, ValueError):
-            values = np.zeros(0)
-        if values.size != 4 or not np.isfinite(values).all() or not np.array_equal(values, values.round()):
-            raise ValueError(
-                f"boxes[{position}] must be four whole numbers, got {box!r}: pass {box_format} in pixels"
-            )
-        a, b, c, d = (int(v) for v in values)
-        x0, y0, x1, y1 = (a, b, c, d) if box_format == "xyxy" else (c, a, d, b)
-        if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
-            raise ValueError(
-                f"boxes[{position}] is x {x0}..{x1}, y {y0}..{y1} read as {box_format}, outside the image of "
-                f"height {height} and width {width}: check box_format, or clip the box"
-            )
-        result.append((x0, y0, x1, y1))
-    return result
+        values, kind = _read_numbers(box)
+        floating |= kind == "f"
+        given.append(_place(values, box, box_format, (height, width), names.entry("boxes", position)))
+    return Boxes([whole if box is None else box for box in given], given, floating)
+
+
+def _read_numbers(box: Any) -> tuple[np.ndarray, str]:
+    """The numbers of one box, and the kind of number that the caller gave; nothing if it is no box."""
+    if isinstance(box, Tensor):
+        box = box.detach().cpu()
+        box = (box.double() if box.is_floating_point() else box).numpy()
+    try:
+        array = np.asarray(box)
+        return np.asarray(box, dtype=np.float64).reshape(-1), array.dtype.kind
+    except (TypeError, ValueError, OverflowError):
+        return np.zeros(0), "O"
+
+
+def _place(values: np.ndarray, box: Any, box_format: BoxFormat, size: tuple[int, int], name: str) -> Box:
+    """One box as x0, y0, x1, y1 inside the image."""
+    height, width = size
+    if values.size != 4 or not np.isfinite(values).all() or not np.array_equal(values, values.round()):
+        fix = f"pass {box_format} in pixels"
+        if values.size == 4 and (values >= 0).all() and (values <= 1).all():
+            fix = f"multiply shares of the image by its width {width} and height {height}, and round"
+        elif values.size == 4 and np.isfinite(values).all():
+            fix = f"round to whole pixels, [round(v) for v in {name}]"
+        raise ValueError(f"{name} must be four whole numbers, got {reprlib.repr(box)}: {fix}")
+    a, b, c, d = (int(v) for v in values)
+    x0, y0, x1, y1 = (a, b, c, d) if box_format == "xyxy" else (c, a, d, b)
+    if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):
+        raise ValueError(
+            f"{name} is x {x0:.7g}..{x1:.7g}, y {y0:.7g}..{y1:.7g} read as {box_format}, outside the image "
+            f"of height {height} and width {width}: check box_format, or clip the box"
+        )
+    return x0, y0, x1, y1
 
 
 def mark_inside(boxes: list[Box], masks: Tensor) -> Tensor | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import NamedTuple
 
 import numpy as np
@@ -9,67 +10,101 @@ import torch
 from torch import Tensor
 
 from ..pooling import count_labels
+from .names import Names
 from .tags import Background, Tags
+
+# Different labels beyond those of the table that masks may carry; more are no classes.
+_MOST_LABELS = 2**16
 
 
 class MaskLabels(NamedTuple):
-    """A base mask looked up in a table of the labels ``0 .. limit - 1``."""
+    """A base mask looked up in a table: labels below ``near`` at their own slot, those of ``far`` behind."""
 
-    slots: Tensor  # (B, H, W) where each pixel is counted and looked up: at its label, else from limit on
-    pixels: Tensor  # (B, limit) pixels of each label, 0 for ignore_index
+    slots: Tensor  # (B, H, W) where each pixel is counted and looked up: in the table, or from its end on
+    pixels: Tensor  # (B, near + len(far)) pixels of each label, 0 for ignore_index
     counts: np.ndarray  # the same on the host
+    far: list[int]  # ascending labels, whatever their size
 
     @property
-    def limit(self) -> int:
-        """Labels in the table."""
-        return self.pixels.shape[1]
+    def near(self) -> int:
+        """Labels that are their own slot."""
+        return self.pixels.shape[1] - len(self.far)
+
+    def slots_of(self, ids: list[list[int]]) -> list[list[int]]:
+        """Slots of the labels of each image."""
+        near = self.near
+        return [[i if i < near else near + bisect_left(self.far, i) for i in own] for own in ids]
+
+    def found(self, image: int) -> list[int]:
+        """Labels that an image's mask carries, ascending."""
+        near = self.near
+        return [s if s < near else self.far[s - near] for s in np.flatnonzero(self.counts[image]).tolist()]
 
     def of_classes(self, ids: list[list[int]]) -> Tensor:
         """(B, K) pixels of the classes of each image."""
-        index = pad(ids, self.pixels.device, width=width_of(ids))
+        index = pad(self.slots_of(ids), self.pixels.device, width=width_of(ids))
         return torch.take_along_dim(self.pixels, index.clamp_min(0), dim=1).masked_fill(index < 0, 0.0)
 
     def localise(self, ids: list[list[int]]) -> Tensor:
         """(B, H, W) base mask in local class numbers; labels that are no class of their image become K."""
         classes = width_of(ids)
-        lookup = np.full((len(ids), self.limit + 2), classes, dtype=np.int64)
-        for image, own in enumerate(ids):
+        lookup = np.full((len(ids), self.pixels.shape[1] + 2), classes, dtype=np.int64)
+        for image, own in enumerate(self.slots_of(ids)):
             lookup[image, own] = np.arange(len(own))
         table = torch.from_numpy(lookup).to(self.slots.device)
         return table.gather(1, self.slots.flatten(1)).view(self.slots.shape)
 
 
-def read_labels(base: Tensor, limit: int, ignore_index: int) -> MaskLabels:
-    """Count the labels of base masks (B, H, W); raise on one that no class can have (waits once)."""
+def read_labels(
+    base: Tensor, near: int, ignore_index: int, names: Names, *, far: list[int], open_ended: bool
+) -> MaskLabels:
+    """Count the labels of base masks (B, H, W); raise on one that no class can have (waits once).
+
+    ``near``: labels below it are in the table; ``far``: those of classes beyond. ``open_ended``: nobody knows
+    the number of classes, so that every label may be one.
+    """
+    limit = near + len(far)
     # Slot ``limit`` is for labels that no class can have, the next for an ignore_index that is none either.
-    slots = base.clamp(-1, limit)
-    slots.masked_fill_(slots < 0, limit)
-    if not 0 <= ignore_index < limit:
+    slots = base.clamp(-1, near)
+    slots.masked_fill_((slots < 0) | (slots >= near), limit) if far else slots.masked_fill_(slots < 0, limit)
+    if far:
+        wanted = torch.tensor(far, dtype=torch.long, device=base.device)
+        place = torch.searchsorted(wanted, base).clamp_max(len(far) - 1)
+        slots = torch.where(wanted[place] == base, place + near, slots)
+    if not 0 <= ignore_index < near:
         slots.masked_fill_(base == ignore_index, limit + 1)
     table = count_labels(slots.flatten(1), limit + 2)
-    if 0 <= ignore_index < limit:
+    if 0 <= ignore_index < near:
         table[:, ignore_index] = 0.0
     counts = table[:, : limit + 1].cpu().numpy()
-    if bool(counts[:, -1].any()):
-        strange = base[(base != ignore_index) & ((base < 0) | (base >= limit))][0]
+    strange = np.flatnonzero(counts[:, -1])
+    if strange.size:
+        row = int(strange[0])
+        values = base[slots == limit].unique()
+        if open_ended and int(values[0]) >= 0 and len(values) <= _MOST_LABELS:
+            every = sorted({*far, *values.tolist()})
+            return read_labels(base, near, ignore_index, names, far=every, open_ended=False)
+        own = base[row][slots[row] == limit]
         raise ValueError(
-            f"masks holds the label {int(strange)}, which no class has and is not ignore_index "
-            f"{ignore_index}: set ignore_index, or renumber the classes"
+            f"{names.of('masks', row)} holds the label {int(own[0])}, which no class has and is not "
+            f"ignore_index {ignore_index}: set ignore_index, or renumber the classes"
         )
-    return MaskLabels(slots, table[:, :limit], counts[:, :limit])
+    return MaskLabels(slots, table[:, :limit], counts[:, :limit], far)
 
 
-def check_labels(counts: np.ndarray, tags: Tags, background: Background, ignore_index: int) -> None:
+def check_labels(
+    counts: np.ndarray, tags: Tags, background: Background, ignore_index: int, names: Names
+) -> None:
     """Raise if a mask carries a label beyond the classes of the data set, where their number is known."""
     if tags.foreground is None:
         return
     allowed = tags.foreground + (0 if background == "none" else 1)
-    wrong = np.flatnonzero(counts[:, allowed:].sum(0))
+    rows, wrong = counts[:, allowed:].nonzero()
     if wrong.size:
         raise ValueError(
-            f"masks holds the label {allowed + int(wrong[0])} but there are {tags.foreground} foreground "
-            f"classes with background {background!r} (labels 0..{allowed - 1}, ignore {ignore_index}): check "
-            "background and ignore_index, or pass the CAMs of all classes"
+            f"{names.of('masks', int(rows[0]))} holds the label {allowed + int(wrong[0])} but there are "
+            f"{tags.foreground} foreground classes with background {background!r} (labels 0..{allowed - 1}, "
+            f"ignore {ignore_index}): check background and ignore_index, or pass the CAMs of all classes"
         )
 
 
@@ -97,7 +132,7 @@ def choose_classes(
         if background_id is not None:
             own = [background_id, *own]
         if all_labels:
-            own += [label for label in np.flatnonzero(labels.counts[image]).tolist() if label not in own]
+            own += [label for label in labels.found(image) if label not in own]
         ids.append(own)
     return ids
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_count, check_ignore_index, describe
-from ..inputs import IMAGENET_MEAN, IMAGENET_STD, read_images
+from ..inputs import IMAGENET_MEAN, IMAGENET_STD, ArgumentNames, read_images
 from ..metrics.masks import Mask, read_mask
 from ..steps import RefineSteps, split
 from .palettes import UNKNOWN
@@ -50,8 +50,8 @@ def read_pixels(image: Tensor | np.ndarray, size: tuple[int, ...] | None = None)
         raise ValueError(
             f"image has size {(height, width)} but the mask has {tuple(size)}: resize the image or the mask"
         )
-    pixels = read_images(given[None], torch.empty(1, height, width), IMAGENET_MEAN, IMAGENET_STD, True)
-    assert pixels is not None
+    called = ArgumentNames("single", [0])
+    pixels = read_images(given[None], (height, width), IMAGENET_MEAN, IMAGENET_STD, called, "image").pixels
     return pixels[0].movedim(0, 2).numpy()
 
 
