@@ -3,8 +3,9 @@
 ``lookup.py`` finds the compiled counterpart of a module, if numba is installed. ``jit.py`` compiles a
 function and keeps its machine code on disk, in files that ``cache.py`` checks before they are used; it also
 lists the sources that this machine code is made of. ``simd.py`` adds short vectors to numba's language,
-``barrier.py`` threads that wait for each other; ``memory.py`` makes arrays that start where vectors or pages
-do. Modules that need numba have it in their name, or lie here or in a folder named so.
+``barrier.py`` waiting for each other; ``threads.py`` runs threads that Ctrl-C can stop; ``memory.py`` makes
+arrays that start where vectors or pages do. Modules that need numba have it in their name, or lie here or in
+a folder named so.
 """
 
 from .lookup import counterpart

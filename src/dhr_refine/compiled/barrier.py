@@ -2,7 +2,8 @@
 
 An array of one 64-bit number counts arrivals. ``threads`` threads that call ``wait(arrivals, threads, n)``
 with n = 1, 2, ... leave each meeting together; whoever opens the barrier for good (:func:`release`) lets
-threads go on that would otherwise wait for one that never came.
+threads go on that would otherwise wait for one that never came. A thread that finds it open (:func:`is_open`)
+should end: what the others have done is then of no use.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from .jit import compiled
 # The decorated functions are called without the typing context: hide that from type checkers.
 intrinsic: Any = _intrinsic
 
+# Far above any count.
+_OPEN = 2**62
 # Looks at the counter before a waiting thread offers its core to others: a few microseconds.
 _PATIENCE = 2000
 _YIELDS = os.name == "posix"
@@ -32,7 +35,7 @@ def make() -> np.ndarray:
 
 def release(arrivals: np.ndarray) -> None:
     """Open a barrier for good."""
-    arrivals[0] = 2**62
+    arrivals[0] = _OPEN
 
 
 def _counter(context: Any, builder: Any, array_type: Any, array: Any) -> Any:
@@ -84,3 +87,9 @@ def wait(arrivals, threads, meeting):
         looks += 1
         if looks >= _PATIENCE:
             _yield_core()
+
+
+@compiled
+def is_open(arrivals):
+    """Whether the barrier was opened for good."""
+    return _arrived(arrivals) >= _OPEN

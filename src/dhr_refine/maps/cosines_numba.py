@@ -6,8 +6,6 @@ at a time are resized, squared, averaged and multiplied with their averages whil
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,6 +13,7 @@ from torch import Tensor
 
 from ..compiled import simd
 from ..compiled.jit import compiled
+from ..compiled.threads import for_each
 
 _LANES = (0,) * 16
 
@@ -38,18 +37,12 @@ def compare_images(
     whole = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.float32))
     rows, columns = [tuple(part.numpy() for part in axis) for axis in axes] or (whole, whole)
 
-    def run(b: int) -> None:
+    def run(b: int, _: None) -> None:
         source = features[b].detach().float().contiguous().numpy().reshape(-1)
         flat = [maps[b].numpy().reshape(-1) for maps in (shares, centroids, dots, squares)]
         _compare_image(source, height, width, rows, columns, *flat)
 
-    workers = min(torch.get_num_threads(), batch)
-    if workers > 1:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(run, range(batch)))
-    else:
-        for b in range(batch):
-            run(b)
+    for_each(run, range(batch), torch.get_num_threads())
     return centroids[:, :classes], dots[:, :classes, :size], squares[..., :size]
 
 

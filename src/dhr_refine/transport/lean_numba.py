@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import math
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from torch import Tensor
 from ..compiled import simd
 from ..compiled.jit import compiled
 from ..compiled.memory import aligned
+from ..compiled.threads import for_each
 
 _LANES = (0,) * 16
 _TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
@@ -70,13 +70,8 @@ def solve_images(
         max_step,
     )
     workers = min(torch.get_num_threads(), batch)
-    if workers > 1:
-        edges = [batch * i // workers for i in range(workers + 1)]
-        with ThreadPoolExecutor(workers) as pool:
-            parts = list(pool.map(lambda a, b: _solve_range(a, b, *arguments), edges[:-1], edges[1:]))
-        finished = all(parts)
-    else:
-        finished = _solve_range(0, batch, *arguments)
+    spans = [(batch * i // workers, batch * (i + 1) // workers) for i in range(workers)]
+    finished = all(for_each(lambda span, _: _solve_range(*span, *arguments), spans, workers))
     found = [torch.from_numpy(array) for array in (potentials, shares, residual, passes)]
     return found[0], found[1], found[2], found[3], finished
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from dhr_refine.compiled import simd
-from dhr_refine.compiled.barrier import wait
+from dhr_refine.compiled.barrier import is_open, wait
 from dhr_refine.compiled.jit import compiled, inlined
 
 from .blur import (
@@ -43,6 +43,8 @@ def mean_field(
     pack_unary(probs, width, unary, first, stop, hidden, blocks, tag)
     meeting = 0
     for iteration in range(iterations + 1):
+        if is_open(arrivals):  # another thread has failed, or the caller was interrupted
+            return
         slicing, splatting = iteration > 0, iteration < iterations
         # The last thread's values are those of all.
         read = iteration % 2 * threads + threads - 1

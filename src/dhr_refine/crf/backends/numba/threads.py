@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from dhr_refine.compiled import barrier
+from dhr_refine.compiled.threads import for_each, run_threads
 
 from .memory import Scratch
 
@@ -17,44 +18,11 @@ def on_threads(
     function: Callable[[Any, Scratch], Any], items: Sequence[Any] | np.ndarray, threads: int
 ) -> list[Any]:
     """Apply a function to items and the working memory of the thread that it runs on."""
-    results: list[Any] = [None] * len(items)
-    pending = iter(enumerate(items))
-
-    def work(_: int) -> None:
-        with Scratch.lend() as scratch:
-            for index, item in pending:  # one step at a time, whichever thread takes it
-                results[index] = function(item, scratch)
-
-    workers = min(threads, len(items))
-    if workers <= 1:
-        work(0)
-    else:
-        # A pool of its own for each call: one kept for later would not survive a fork.
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(work, range(workers)))
-    return results
+    return for_each(function, items, threads, lend=Scratch.lend)
 
 
 def together(work: Callable[[int, np.ndarray], None], threads: int) -> None:
     """Call ``work(thread, arrivals)`` on threads at the same time, which wait for each other at a barrier."""
     arrivals = barrier.make()
-
-    def run(thread: int) -> None:
-        try:
-            work(thread, arrivals)
-        except BaseException:
-            barrier.release(arrivals)  # for threads that wait for this one
-            raise
-
-    if threads == 1:
-        run(0)
-        return
-    with ThreadPoolExecutor(threads - 1) as pool:
-        try:
-            others = [pool.submit(run, thread) for thread in range(1, threads)]
-        except BaseException:
-            barrier.release(arrivals)  # for threads that wait for one that could not start
-            raise
-        run(0)
-        for other in others:
-            other.result()
+    # An open barrier lets go those that wait for one that fails, and tells all to end.
+    run_threads(lambda thread: work(thread, arrivals), threads, stop=partial(barrier.release, arrivals))
