@@ -73,6 +73,19 @@ def test_uint8_equals_unit_range():
     assert torch.equal(pamr(image, probs), pamr(image.float() / 255, probs))
 
 
+def test_one_channel_is_the_second_of_two():
+    image, probs = photo("coffee", 40, 50), scores(2, 40, 50)[1:]
+    torch.testing.assert_close(pamr(image, probs)[0], pamr(image, torch.cat([1 - probs, probs]))[1])
+
+
+def test_just_below_zero_counts_as_zero():
+    image, probs = photo("coffee", 40, 50), scores(3, 40, 50)
+    probs = (probs - 0.3).relu() - 1e-3
+    before = probs.clone()
+    assert torch.equal(pamr(image, probs), pamr(image, probs.relu()))
+    assert torch.equal(probs, before)
+
+
 def test_constant_image_averages_uniformly():
     probs = scores(2, 20, 30)
     result = pamr(torch.zeros(3, 20, 30), probs, iterations=1, dilations=(1,))
@@ -170,6 +183,21 @@ IMAGE, PROBS = torch.zeros(3, 8, 9), torch.full((2, 8, 9), 0.5)
             "probs has size (4, 9) but images has (8, 9): resize probs with",
         ),
         (IMAGE, PROBS - 1, {}, ValueError, "probs must not be negative, got -0.5"),
+        (IMAGE, PROBS - 0.8, {}, ValueError, "probs must not be negative, got -0.3: pass probs.exp() for"),
+        (
+            IMAGE[:1],
+            PROBS,
+            {},
+            ValueError,
+            "(1, 8, 9): repeat the channel with images.expand(*images.shape[:-3], 3",
+        ),
+        (
+            IMAGE.movedim(0, 2),
+            PROBS,
+            {},
+            ValueError,
+            "(8, 9, 3): bring the channels to the front with images.mo",
+        ),
         (IMAGE, PROBS * math.nan, {}, ValueError, "probs holds NaN or infinity"),
         (
             IMAGE,

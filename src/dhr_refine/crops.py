@@ -59,6 +59,8 @@ class Crops:
         if self.boundary is None:
             return probs
         if callable(self.boundary):
+            if probs.shape[1] == 1:  # nothing to part: a CRF gives the one class everything, or refuses
+                return torch.ones_like(probs)
             result = self.boundary(self.images, probs.clone())
             if not isinstance(result, Tensor) or result.shape != probs.shape:
                 raise ValueError(

@@ -35,7 +35,8 @@ def pamr(
     images : Tensor of shape (B, 3, H, W) or (3, H, W)
         RGB, uint8 or floating point in [0, 1].
     probs : Tensor of shape (B, K, H, W) or (K, H, W), floating point
-        Probabilities (or any non-negative scores) at the size of the images.
+        Probabilities (or any non-negative scores) at the size of the images: classes do not mix, so that one
+        channel is fine as well. Numbers down to 0.25 below 0 count as 0, as for :func:`dense_crf`.
     iterations : int, default 10
         Rounds of averaging (Araslanov and Roth, 2020, use 10).
     dilations : sequence of int, default (1, 2, 4, 8, 12, 24)

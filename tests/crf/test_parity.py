@@ -76,9 +76,17 @@ def test_dark_images_of_odd_size(backend):
     torch.testing.assert_close(result, expected, atol=1e-4, rtol=0)
 
 
-def test_unnormalised_scores_are_clipped_not_rescaled(backend):
-    image, probs = photo("coffee", 40, 50), 3 * scores(3, 40, 50)
+def test_scores_need_not_sum_to_one(backend):
+    image, probs = photo("coffee", 40, 50), scores(3, 40, 50)
+    factor = torch.rand(40, 50, generator=torch.Generator().manual_seed(0))
+    expected = dense_crf(image, probs * factor, backend="pydensecrf")
+    assert_parity(dense_crf(image, probs * factor, backend=backend), expected)
+
+
+def test_scores_are_clipped_not_rescaled(backend):
+    image, probs = photo("coffee", 40, 50), scores(3, 40, 50)
     probs[:, :5] = 0
+    probs[0, 10:20] = 16  # as a score of the background, (1 - cam) ** 4, where a scaled CAM is -1
     expected = dense_crf(image, probs, backend="pydensecrf")
     assert_parity(dense_crf(image, probs, backend=backend), expected)
     assert_parity(dense_crf(image, probs.clamp(max=1), backend=backend), expected)

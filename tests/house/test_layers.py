@@ -39,8 +39,8 @@ LAYERS = {
         ("cli",),
     ),
     "crf": (
-        ("geometry", "unary", "labels"),
-        ("backends",),
+        ("geometry", "images", "unary", "labels"),
+        ("backends", "scores"),
         ("lattice",),
         ("inference",),
     ),

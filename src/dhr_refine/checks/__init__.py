@@ -23,9 +23,10 @@ from .arguments import (
     read_ints,
     show_shapes,
 )
-from .image_probs import check_image_shape, check_iterations, check_pair
+from .image_probs import ImageProbs, check_image_shape, check_iterations, check_pair
 
 __all__ = [
+    "ImageProbs",
     "check_choice",
     "check_count",
     "check_filled",

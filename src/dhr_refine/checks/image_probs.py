@@ -6,35 +6,54 @@ import math
 from numbers import Integral
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from .arguments import check_finite, check_same, check_tensor, describe, find_extent
+
+# Scores between this and 0 count as 0: what SEAM's scaling, (cam - 1e-5) / (max + 1e-5), makes of nothing, or
+# bicubic interpolation, which goes beyond hard masks by 0.23.
+_LEAST = -0.25
 
 
 class ImageProbs(NamedTuple):
     """A checked pair, always with a batch axis."""
 
-    images: Tensor  # (B, 3, H, W)
-    probs: Tensor  # (B, K, H, W)
+    images: Tensor  # (B, C, H, W)
+    probs: Tensor  # (B, K, H, W), none below 0
     batched: bool  # False where the caller gave a single image
+    highest: float  # the largest of probs
+
+    @property
+    def axis(self) -> int:
+        """The axis of the classes in what the caller gave."""
+        return 1 if self.batched else 0
 
 
-def check_pair(images: object, probs: object) -> ImageProbs:
+def check_pair(images: object, probs: object, *, channels: str = "3") -> ImageProbs:
     """Return both tensors with a batch axis, or raise with the argument's name.
 
-    Waits for the device once: probabilities must be finite and not negative.
+    Waits for the device once: probabilities must be finite and not negative, but for what counts as 0.
     """
-    image_tensor = check_tensor(images, "images", "(B, 3, H, W) or (3, H, W)", ndim=(3, 4))
-    prob_tensor = check_tensor(probs, "probs", "(B, K, H, W) or (K, H, W)", ndim=(3, 4), floating=True)
+    shapes = f"(B, {channels}, H, W) or ({channels}, H, W)"
+    image_tensor = check_tensor(images, "images", shapes, ndim=(3, 4))
+    prob_tensor = check_tensor(probs, "probs", "(B, K, H, W) or (K, H, W)", ndim=(3, 4))
+    if not prob_tensor.is_floating_point():
+        raise TypeError(
+            f"probs must be floating point, got {describe(prob_tensor)}: call .float() on it, or, of a "
+            "mask of labels, make probabilities with probs_from_labels"
+        )
     if image_tensor.ndim != prob_tensor.ndim:
         raise ValueError(
             f"images has {image_tensor.ndim} axes but probs has {prob_tensor.ndim}: "
             "give both a batch axis, or neither"
         )
+    check_image_shape(image_tensor, channels, size=prob_tensor.shape[-2:])
+    if prob_tensor.shape[-3] == 0:
+        raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass K above 0")
     batched = image_tensor.ndim == 4
     if not batched:
         image_tensor, prob_tensor = image_tensor[None], prob_tensor[None]
-    check_image_shape(image_tensor)
     check_same(prob_tensor, "probs", image_tensor, "images")
     if prob_tensor.shape[-2:] != image_tensor.shape[-2:]:
         raise ValueError(
@@ -42,25 +61,57 @@ def check_pair(images: object, probs: object) -> ImageProbs:
             f"but images has {tuple(image_tensor.shape[-2:])}: "
             "resize probs with torch.nn.functional.interpolate"
         )
-    if prob_tensor.shape[1] == 0:
-        raise ValueError(f"probs must have at least one class, got {describe(prob_tensor)}: pass K above 0")
     low, high = find_extent(prob_tensor)
     if not math.isfinite(low) or not math.isfinite(high):
         check_finite(prob_tensor, "probs")
     if low < 0:
-        raise ValueError(
-            f"probs must not be negative, got {low:.3g}: pass probabilities, e.g. scores.softmax(dim=1)"
-        )
-    return ImageProbs(image_tensor, prob_tensor, batched)
+        pair = ImageProbs(image_tensor, prob_tensor.detach().clamp(min=0), batched, max(high, 0.0))
+        if low < _LEAST and not _negative_throughout(prob_tensor):
+            raise ValueError(_explain_negative(pair, low, high))
+        return pair
+    return ImageProbs(image_tensor, prob_tensor, batched, high)
 
 
-def check_image_shape(images: Tensor) -> None:
-    """Raise unless a batch of images has three channels and at least one pixel."""
-    if images.shape[1] != 3 or images.shape[2] == 0 or images.shape[3] == 0:
-        raise ValueError(
-            f"images must have shape (B, 3, H, W) with H and W above 0, got {describe(images)}: "
-            "pass RGB images, channels first"
-        )
+def _negative_throughout(probs: Tensor) -> bool:
+    """Whether scores are negative, down to -1, only for classes that have nothing else in an image.
+
+    SEAM's scaling makes -1 of the CAM of a class that is 0 everywhere.
+    """
+    lows, highs = probs.amin(dim=(2, 3)), probs.amax(dim=(2, 3))  # (B, K)
+    fine = (lows >= _LEAST) | ((highs <= 0) & (lows >= -1))
+    return bool(fine.all()) and bool((highs > 0).any(dim=1).all())
+
+
+def _explain_negative(pair: ImageProbs, low: float, high: float) -> str:
+    if pair.probs.shape[1] == 1:
+        fix = f"for logits pass torch.cat([-probs, probs], dim={pair.axis}).sigmoid()"
+    elif high <= 0:
+        fix = f"pass probs.exp() for logarithms, probs.softmax(dim={pair.axis}) for logits"
+    else:
+        fix = f"pass probs.softmax(dim={pair.axis}) for logits"
+    return (
+        f"probs must not be negative, got {low:.3g}: {fix}, or probs.clamp(min=0) if what lies below 0 "
+        "only says that a class is not there, as in scaled CAMs"
+    )
+
+
+def check_image_shape(images: Tensor, channels: str = "3", *, size: torch.Size | None = None) -> None:
+    """Raise unless images (B, C, H, W) or (C, H, W) have pixels and channels, three if ``channels`` is "3".
+
+    ``size`` is what something else says of H and W.
+    """
+    count, *sides = images.shape[-3:]
+    last = sides[-1] in (1, 3, 4) and size is not None and images.shape[-3:-1] == size != images.shape[-2:]
+    if (count == 3 or (channels != "3" and count > 0)) and min(sides) > 0 and not last:
+        return
+    fix = "pass RGB images, channels first"
+    if last or (sides[-1] == 3 and count != 3):
+        fix = "bring the channels to the front with images.movedim(-1, -3)"
+    elif count == 1 and min(sides) > 0:
+        fix = "repeat the channel with images.expand(*images.shape[:-3], 3, -1, -1)"
+    raise ValueError(
+        f"images must have shape (B, {channels}, H, W) with H and W above 0, got {describe(images)}: {fix}"
+    )
 
 
 def check_iterations(iterations: int) -> None:

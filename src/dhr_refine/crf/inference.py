@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,15 +10,10 @@ from torch import Tensor
 
 from ..checks import check_choice, check_iterations, check_pair, check_range, describe
 from .backends import BACKENDS, Backend, choose_backend, implementation
-from .geometry import LatticeParameters, bilateral_geometry
-from .lattice import (
-    DenseCRFLattice,
-    check_built_for,
-    check_parameters,
-    check_uint8,
-    gaussian_lattices,
-    run_on,
-)
+from .geometry import LatticeParameters, read_parameters
+from .images import Pixels, read_pixels, warn_of_grey_levels
+from .lattice import DenseCRFLattice, bilateral_geometry_of, check_built_for, gaussian_lattices, run_on
+from .scores import check_scores
 from .unary import EXCLUDED
 
 # Defaults, those of DHR and of RSEPM and CLIP-ES: iterations, and the weights of the two kernels.
@@ -30,10 +26,10 @@ def dense_crf(
     probs: Tensor,
     *,
     iterations: int = _ITERATIONS,
-    sxy: float = 67,
-    srgb: float = 3,
+    sxy: float | Sequence[float] = 67,
+    srgb: float | Sequence[float] = 3,
     compat: float = _COMPAT,
-    gauss_sxy: float = 1,
+    gauss_sxy: float | Sequence[float] = 1,
     gauss_compat: float = _GAUSS_COMPAT,
     min_prob: float = 0.0,
     backend: Backend = "auto",
@@ -47,25 +43,34 @@ def dense_crf(
 
     Parameters
     ----------
-    images : Tensor of shape (B, 3, H, W) or (3, H, W), uint8
-        RGB in [0, 255].
+    images : Tensor of shape (B, C, H, W) or (C, H, W), uint8 or floating point
+        RGB (C = 3) in [0, 255], or any channels and numbers, in whose units ``srgb`` is then.
     probs : Tensor of shape (B, K, H, W) or (K, H, W), floating point
-        Probabilities (or any non-negative scores) at the size of the images.
+        Probabilities at the size of the images, of two classes or more; or scores in [0, 1] that do not sum
+        to 1. They are clipped and not rescaled: one score of a pixel may lie above 1, but not two, which
+        would become equal (up to 1.25, as after bicubic interpolation, does not matter). Down to -0.25
+        counts as 0, and so does a class that is negative in all of an image, down to -1: SEAM's
+        ``(cam - 1e-5) / (max + 1e-5)`` makes such scores.
     iterations : int, default 10
         Mean field iterations.
-    sxy, srgb, compat : float, default 67, 3, 4
-        Bilateral kernel: standard deviations in pixels and in grey levels, and weight. The defaults are
-        those of DHR and of RSEPM and CLIP-ES.
-    gauss_sxy, gauss_compat : float, default 1, 3
-        Gaussian kernel: standard deviation in pixels, and weight.
+    sxy, srgb : float, (x, y) and one for each channel, default 67, 3
+        Bilateral kernel: standard deviations in pixels and in grey levels. The defaults are those of DHR and
+        of RSEPM and CLIP-ES.
+    compat : float, default 4
+        Weight of the bilateral kernel.
+    gauss_sxy : float or (x, y), default 1
+        Gaussian kernel: standard deviation in pixels.
+    gauss_compat : float, default 3
+        Weight of the Gaussian kernel.
     min_prob : float, default 0
         Leave out classes whose largest probability in an image is at most this; they get 0. An image that
         would lose all of them keeps all. With 1e-3, many channels of which few occur cost no more than those
         few, and Q changes by about 0.01. Our choice of default leaves none out.
     backend : {"auto", "torch", "numba", "triton", "pydensecrf"}, default "auto"
-        "auto" takes numba for tensors on the CPU if it is installed, else torch. "triton" are fused kernels
-        for a CUDA device, tested in Triton's interpreter but not on a GPU yet. "pydensecrf" runs the
-        reference, one image at a time. `DenseCRFLattice` shows the choice in its ``backend``.
+        "auto" takes numba for uint8 images of three channels on the CPU if it is installed, else torch.
+        "triton" are fused kernels for a CUDA device, tested in Triton's interpreter but not on a GPU yet.
+        "pydensecrf" runs the reference, one image at a time. `DenseCRFLattice` shows the choice in its
+        ``backend``.
     lattice : DenseCRFLattice, optional
         Lattice built for these images, parameters and device.
 
@@ -77,17 +82,20 @@ def dense_crf(
     Raises
     ------
     TypeError
-        If an argument is not of the kind asked for, such as images that are not uint8.
+        If an argument is not of the kind asked for, such as images of int64.
     ValueError
-        If shapes, sizes or devices differ, ``probs`` holds NaN, infinity or negative values, an option is
-        out of range, a backend is not installed, or ``lattice`` was built for something else.
+        If shapes, sizes or devices differ, ``probs`` holds NaN, infinity, numbers that are no scores in
+        [0, 1] (logits, percentages) or one class alone, an option is out of range, a backend is not
+        installed, or ``lattice`` was built for something else.
 
     Notes
     -----
     Runs in float32 whatever autocast says, without gradients. The checks wait for the device (twice with
-    a lattice). numba uses `torch.get_num_threads` threads: one image on each for a batch, several in one
-    image otherwise. Its result then depends on the number of threads in the last bits only; for a given
-    number it is reproducible, as is torch's.
+    a lattice, once more for floating point images). With three channels features are ordered as in
+    pydensecrf's ``addPairwiseBilateral``, otherwise as in its ``create_pairwise_bilateral``. numba uses
+    `torch.get_num_threads` threads: one image on each for a batch, several in one image otherwise. Its result
+    then depends on the number of threads in the last bits only; for a given number it is reproducible, as is
+    torch's.
 
     References
     ----------
@@ -109,23 +117,26 @@ def dense_crf(
     >>> bool(refined[1, :, 8:].min() > 0.99), bool(refined[1, :, :8].max() < 0.01)
     (True, True)
     """
-    pair = check_pair(images, probs)
-    check_uint8(pair.images)
-    parameters = check_parameters(sxy, srgb, gauss_sxy)
+    pair = check_pair(images, probs, channels="C")
+    check_scores(pair)
+    pixels = read_pixels(pair.images)
+    parameters = read_parameters(sxy, srgb, gauss_sxy, pixels.values.shape[1])
     check_choice(backend, "backend", BACKENDS)
     check_iterations(iterations)
     check_range(compat, "compat", 0, 1e6)
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
     check_range(min_prob, "min_prob", 0, 1)
-    if lattice is not None:
-        if not isinstance(lattice, DenseCRFLattice):
-            raise TypeError(
-                f"lattice must be a DenseCRFLattice, got {describe(lattice)}: "
-                "build one with DenseCRFLattice(images)"
-            )
-        check_built_for(lattice, pair.images, parameters, backend)
+    if lattice is None:
+        warn_of_grey_levels(pixels, parameters.srgb, stacklevel=4)  # no_grad wraps this function
+    elif not isinstance(lattice, DenseCRFLattice):
+        raise TypeError(
+            f"lattice must be a DenseCRFLattice, got {describe(lattice)}: "
+            "build one with DenseCRFLattice(images)"
+        )
+    else:
+        check_built_for(lattice, pixels.values, parameters, backend)
     with torch.autocast(pair.probs.device.type, enabled=False):
-        result = _refine(pair.images, pair.probs, parameters, backend, lattice, min_prob, {
+        result = _refine(pixels, pair.probs, parameters, backend, lattice, min_prob, {
             "iterations": int(iterations), "compat": compat, "gauss_compat": gauss_compat,
         }).to(probs.dtype)  # fmt: skip
     return result if pair.batched else result[0]
@@ -134,11 +145,11 @@ def dense_crf(
 def refine_checked(images: Tensor, probs: Tensor, lattice: DenseCRFLattice) -> Tensor:
     """:func:`dense_crf` with its defaults on checked input, and a lattice built for just these images."""
     options = {"iterations": _ITERATIONS, "compat": _COMPAT, "gauss_compat": _GAUSS_COMPAT}
-    return _refine(images, probs, lattice.parameters, "auto", lattice, 0.0, options)
+    return _refine(Pixels(images, []), probs, lattice.parameters, "auto", lattice, 0.0, options)
 
 
 def _refine(
-    images: Tensor,
+    pixels: Pixels,
     probs: Tensor,
     parameters: LatticeParameters,
     backend: str,
@@ -161,7 +172,7 @@ def _refine(
         allowed = keep.gather(1, order)
         chosen = torch.where(allowed[:, :, None, None], values.gather(1, index), EXCLUDED)
     if lattice is None:
-        result = _run_once(images, chosen, parameters, backend, options)
+        result = _run_once(pixels, chosen, parameters, backend, options)
     else:
         result = run_on(lattice, chosen, **options)
     if order is not None:
@@ -171,17 +182,17 @@ def _refine(
 
 
 def _run_once(
-    images: Tensor, probs: Tensor, parameters: LatticeParameters, backend: str, options: dict[str, Any]
+    pixels: Pixels, probs: Tensor, parameters: LatticeParameters, backend: str, options: dict[str, Any]
 ) -> Tensor:
     """Run without a lattice to keep."""
-    backend = choose_backend(backend, images.device)
+    images = pixels.values
+    backend = choose_backend(backend, images.device, plain=pixels.plain)
+    module = implementation(backend)
     if backend == "pydensecrf":
-        return implementation(backend).mean_field(images, probs, parameters, **options)
-    sxy, srgb, gauss_sxy = parameters
-    if backend in ("torch", "triton"):
-        lattice = DenseCRFLattice(images, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy, backend=backend)
-        return run_on(lattice, probs, **options)
+        return module.mean_field(images, probs, parameters, **options)
     height, width = images.shape[2:]
-    gaussian = gaussian_lattices.get(backend, height, width, gauss_sxy, images.device)
-    geometry = bilateral_geometry(height, width, sxy, srgb)
-    return implementation(backend).build_and_infer(geometry, images, gaussian, probs, **options)
+    gaussian = gaussian_lattices.get(backend, height, width, parameters.gauss_sxy, images.device)
+    geometry = bilateral_geometry_of(pixels, parameters)
+    if backend == "numba":
+        return module.build_and_infer(geometry, images, gaussian, probs, **options)
+    return module.mean_field(module.build_bilateral(geometry, images), gaussian, probs, **options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from threading import Lock
 from typing import Any
 
@@ -10,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_image_shape, check_positive, check_tensor, describe
+from ..checks import check_image_shape, check_tensor
 from .backends import Backend, choose_backend, implementation
-from .geometry import LatticeParameters, bilateral_geometry, gaussian_geometry
+from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
+from .images import Pixels, read_pixels, warn_of_grey_levels
 
 # Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
 _CACHED_SIZES = 8
@@ -26,13 +28,13 @@ class DenseCRFLattice:
 
     Parameters
     ----------
-    images : Tensor of shape (B, 3, H, W) or (3, H, W), uint8
-        RGB.
-    sxy : float, default 67
+    images : Tensor of shape (B, C, H, W) or (C, H, W), uint8 or floating point
+        As in `dense_crf`.
+    sxy : float or (x, y), default 67
         Standard deviation of the bilateral kernel in pixels.
-    srgb : float, default 3
-        Standard deviation of the bilateral kernel in grey levels.
-    gauss_sxy : float, default 1
+    srgb : float or one for each channel, default 3
+        Standard deviation of the bilateral kernel in grey levels, or units of floating point images.
+    gauss_sxy : float or (x, y), default 1
         Standard deviation of the Gaussian kernel in pixels.
     backend : {"auto", "torch", "numba", "triton"}, default "auto"
         As in `dense_crf`. pydensecrf cannot keep a lattice.
@@ -52,7 +54,7 @@ class DenseCRFLattice:
     Raises
     ------
     TypeError
-        If ``images`` is not a uint8 tensor, or a number is not a number.
+        If ``images`` is not a uint8 or floating point tensor, or a number is not a number.
     ValueError
         If a shape or an option is out of range, or the backend is not installed or not made for the
         device.
@@ -74,18 +76,19 @@ class DenseCRFLattice:
         self,
         images: Tensor,
         *,
-        sxy: float = 67,
-        srgb: float = 3,
-        gauss_sxy: float = 1,
+        sxy: float | Sequence[float] = 67,
+        srgb: float | Sequence[float] = 3,
+        gauss_sxy: float | Sequence[float] = 1,
         backend: Backend = "auto",
     ) -> None:
         """Build the lattice."""
-        check_tensor(images, "images", "(B, 3, H, W) or (3, H, W)", ndim=(3, 4))
-        check_uint8(images)
-        images = images[None] if images.ndim == 3 else images
-        check_image_shape(images)
-        self.parameters = check_parameters(sxy, srgb, gauss_sxy)
-        self.backend = choose_backend(backend, images.device)
+        check_tensor(images, "images", "(B, C, H, W) or (C, H, W)", ndim=(3, 4))
+        check_image_shape(images, "C")
+        pixels = read_pixels(images[None] if images.ndim == 3 else images)
+        images = pixels.values
+        self.parameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
+        warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=3)
+        self.backend = choose_backend(backend, images.device, plain=pixels.plain)
         if self.backend == "pydensecrf":
             raise ValueError(
                 "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "
@@ -101,9 +104,11 @@ class DenseCRFLattice:
         else:
             self._images.copy_(images)
         module = implementation(self.backend)
-        self._gaussian = gaussian_lattices.get(self.backend, height, width, gauss_sxy, images.device)
+        self._gaussian = gaussian_lattices.get(
+            self.backend, height, width, self.parameters.gauss_sxy, images.device
+        )
         with torch.no_grad():
-            geometry = bilateral_geometry(height, width, sxy, srgb)
+            geometry = bilateral_geometry_of(pixels, self.parameters)
             self._bilateral = module.build_bilateral(geometry, self._images)
 
     @property
@@ -157,23 +162,17 @@ def run_on(lattice: DenseCRFLattice, probs: Tensor, **options: Any) -> Tensor:
     return module.mean_field(lattice._bilateral, lattice._gaussian, probs, **options)
 
 
-def check_uint8(images: Tensor) -> None:
-    """Raise unless the images are uint8."""
-    if images.dtype != torch.uint8:
-        fix = "pass images.to(torch.uint8) for whole numbers in [0, 255]"
-        if images.is_floating_point():
-            fix = "pass (images * 255).round().to(torch.uint8) for images in [0, 1]"
-        raise TypeError(f"images must be uint8 in [0, 255], got {describe(images)}: {fix}")
-
-
-def check_parameters(sxy: float, srgb: float, gauss_sxy: float) -> LatticeParameters:
-    """Raise unless the deviations are positive numbers."""
-    for name, value in (("sxy", sxy), ("srgb", srgb), ("gauss_sxy", gauss_sxy)):
-        check_positive(value, name)
-    return LatticeParameters(sxy, srgb, gauss_sxy)
+def bilateral_geometry_of(pixels: Pixels, parameters: LatticeParameters) -> Geometry:
+    """The geometry of the bilateral kernel of images."""
+    _, channels, height, width = pixels.values.shape
+    return bilateral_geometry(
+        height, width, parameters.sxy, parameters.srgb, channels=channels, extents=pixels.extents
+    )
 
 
 def _equal(left: Tensor, right: Tensor) -> bool:
+    if left.dtype != right.dtype:
+        return False
     if left.device.type == "cpu":  # on bytes, torch.equal takes ten times as long as NumPy
         return np.array_equal(left.numpy(), right.numpy())
     return torch.equal(left, right)
@@ -186,9 +185,11 @@ class _GaussianLattices:
         self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, backend: str, height: int, width: int, sxy: float, device: torch.device) -> Any:
+    def get(
+        self, backend: str, height: int, width: int, sxy: float | tuple[float, ...], device: torch.device
+    ) -> Any:
         """Find the lattice, or build it."""
-        key = (backend, height, width, float(sxy), device)
+        key = (backend, height, width, sxy, device)
         with self._lock:
             if key in self._kept:
                 self._kept.move_to_end(key)

@@ -42,11 +42,16 @@ def _installed(package: str) -> bool:
     return True
 
 
-def choose_backend(backend: str, device: Device) -> str:
-    """The backend that serves a device: the one asked for, never "auto"."""
+def choose_backend(backend: str, device: Device, *, plain: bool = True) -> str:
+    """The backend that serves images on a device, uint8 RGB if plain: the one asked for, never "auto"."""
     check_choice(backend, "backend", BACKENDS)
     if backend == "auto":
-        return "numba" if device.type == "cpu" and _installed("numba") else "torch"
+        return "numba" if plain and device.type == "cpu" and _installed("numba") else "torch"
+    if backend == "numba" and not plain:
+        raise ValueError(
+            "backend='numba' takes uint8 images of three channels, and these are floating point or have "
+            "another number: pass backend='auto', which takes torch for them"
+        )
     # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
     if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(

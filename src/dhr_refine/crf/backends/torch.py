@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -120,11 +121,18 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return the keys of each pixel's vertices and the barycentric weights, both (pixels, d + 1)."""
     batch, channels, height, width = images.shape
     device, d = images.device, geometry.dimension
-    columns, rows, *levels = (torch.from_numpy(table).to(device) for table in geometry.tables)
+    tables = [torch.from_numpy(table).to(device) for table in geometry.tables]
     shape = (height, width, batch)
-    parts = [columns[None, :, None].expand(shape), rows[:, None, None].expand(shape)]
+    rows = 0 if geometry.rows_first else 1
+    parts = [tables[1 - rows][None, :, None].expand(shape)]
+    parts.insert(rows, tables[rows][:, None, None].expand(shape))
     for channel in range(channels):
-        parts.append(levels[channel][images[:, channel].permute(1, 2, 0).int()])
+        values = images[:, channel].permute(1, 2, 0)
+        if geometry.scales:
+            by, times = torch.from_numpy(np.array(geometry.scales[channel])).to(device)
+            parts.append(values / by * times)  # not by a number, which an accelerator takes the inverse of
+        else:
+            parts.append(tables[2 + channel][values.int()])
     # Step by step as the reference does it in float32: no fused or reordered sums.
     elevated = torch.empty((d + 1, height * width * batch), dtype=torch.float32, device=device)
     total = torch.zeros(elevated.shape[1], dtype=torch.float32, device=device)

@@ -1,0 +1,62 @@
+"""Images as the lattices take them: uint8, or float32 with the extents of each channel."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..checks import check_finite, describe
+
+# Values this close to 0 are those of images in [0, 1] or of normalised ones, not grey levels.
+_SMALL = 10.0
+
+
+class Pixels(NamedTuple):
+    """Checked images."""
+
+    values: Tensor  # (B, C, H, W) uint8 or float32
+    extents: list[tuple[float, float]]  # least and largest value of each channel; nothing for uint8
+
+    @property
+    def plain(self) -> bool:
+        """Whether these are the images that all backends take: RGB of 8 bits."""
+        return self.values.dtype == torch.uint8 and self.values.shape[1] == 3
+
+
+def read_pixels(images: Tensor) -> Pixels:
+    """Return images (B, C, H, W) of uint8 or floating point; waits for the device if they are not uint8."""
+    if images.dtype == torch.uint8:
+        return Pixels(images, [])
+    if not images.is_floating_point():
+        raise TypeError(
+            f"images must be uint8 or floating point, got {describe(images)}: pass images.to(torch.uint8) "
+            "for whole numbers in [0, 255], else images.float()"
+        )
+    values = images.detach().float()
+    if values.numel() == 0:
+        return Pixels(values, [(0.0, 0.0)] * values.shape[1])
+    lows, highs = torch.stack((values.amin((0, 2, 3)), values.amax((0, 2, 3)))).tolist()
+    if not all(map(math.isfinite, (*lows, *highs))):
+        check_finite(images, "images")
+        raise ValueError("images holds numbers too large for float32 arithmetic: scale it down")
+    return Pixels(values, list(zip(lows, highs, strict=True)))
+
+
+def warn_of_grey_levels(pixels: Pixels, srgb: float | tuple[float, ...], *, stacklevel: int) -> None:
+    """Warn where ``srgb`` counts grey levels, but images in [0, 1] or normalised ones have none."""
+    if not pixels.extents:
+        return
+    least = min(srgb) if isinstance(srgb, tuple) else srgb
+    span = max(high - low for low, high in pixels.extents)
+    size = max(max(-low, high) for low, high in pixels.extents)
+    if least >= 1 and 0 < span < 2 * least and size <= _SMALL:
+        warnings.warn(
+            f"images span {span:.3g} but srgb is {least:.3g}, so that colours hardly count: srgb is in units "
+            "of the images; pass srgb / 255 for images in [0, 1], or uint8 images",
+            UserWarning,
+            stacklevel=stacklevel,
+        )
