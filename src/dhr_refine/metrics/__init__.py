@@ -7,6 +7,7 @@ of a data set a ratio of sums of such counts over the images:
 - ``counts.py`` counts found, predicted and true pixels (:func:`image_counts`);
 - ``per_image.py`` says what became of each image and its tags (:func:`image_scores`);
 - ``data_set.py`` sums over images (:class:`MaskScores`, :func:`scores_of`);
+- ``slips.py`` notices binary ground truth in {0, 255};
 - ``regions.py`` stands beside them and looks at the regions of one mask (:func:`inter_class_share`).
 """
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ..checks import check_count, check_ignore_index
 from .masks import Mask, read_mask
+from .slips import count_ignored, warn_of_ignored
 
 
 class ImageCounts(NamedTuple):
@@ -45,6 +46,12 @@ def image_counts(pred: Mask, target: Mask, *, num_classes: int, ignore_index: in
     ValueError, TypeError
         No class, an ``ignore_index`` that is one; masks as for :meth:`MaskScores.update`.
 
+    Warns
+    -----
+    UserWarning
+        Two classes, no true pixel of label 1, and half of the ignored pixels are predicted as 1: the ground
+        truth was surely meant as {0, 1}.
+
     Examples
     --------
     >>> import numpy as np
@@ -54,7 +61,12 @@ def image_counts(pred: Mask, target: Mask, *, num_classes: int, ignore_index: in
     ([[1, 0]], [[1, 1]], [[2, 1]])
     """
     check_classes(num_classes, ignore_index)
-    return count_pixels(pred, target, "pred", num_classes=int(num_classes), ignore_index=int(ignore_index))
+    num_classes, ignore_index = int(num_classes), int(ignore_index)
+    counts = count_pixels(pred, target, "pred", num_classes=num_classes, ignore_index=ignore_index)
+    if num_classes == 2 and not counts.true[:, 1].any():
+        ignored = count_ignored(pred, target, counts.true, ignore_index)
+        warn_of_ignored(ignored, ignore_index, many=False, stacklevel=2)
+    return counts
 
 
 def count_pixels(pred: Mask, target: Mask, name: str, *, num_classes: int, ignore_index: int) -> ImageCounts:

@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..checks import describe
-from .counts import ImageCounts, check_classes, check_counts, count_pixels, image_counts
+from .counts import ImageCounts, check_classes, check_counts, count_pixels
 from .masks import Mask
-from .per_image import Background, check_options, image_scores, mean, ratio
+from .per_image import Absent, Background, check_options, image_scores, mean, ratio, scored
+from .slips import Ignored, count_ignored, warn_of_ignored
 
 
 class Scores(NamedTuple):
@@ -25,15 +26,15 @@ class Scores(NamedTuple):
     """
 
     miou: Any
-    """Mean of ``iou`` over the classes of the ground truth."""
+    """Mean of ``iou`` over the classes of the ground truth (``absent="zero"``: and of the prediction)."""
     iou: Any
-    """(C,) TP / (P + T - TP) of each class, NaN for a class that the ground truth does not have."""
+    """(C,) TP / (P + T - TP) of each class, NaN for a class over which ``miou`` is not taken."""
     mfpr: Any
     """Mean of (P - TP) / (P + T - TP) over the same classes: the mean false positive rate."""
     mfnr: Any
     """Mean of (T - TP) / (P + T - TP) over the same classes: the mean false negative rate."""
     per_image_miou: Any
-    """Mean over images of the mean IoU over the classes of the image's ground truth."""
+    """Mean over images of the mean IoU over the image's classes, as for ``miou``."""
     vanishing: Any
     """Share of image-tag pairs with less than ``vanish_share`` of their true pixels found."""
     vanished: Any
@@ -62,19 +63,24 @@ class MaskScores:
         true pixels is found, in (0, 1]. 0.1 is our choice.
     background : {"first", "last", "none"}
         Which label is the background (0, the last, none), which is no tag and cannot vanish.
+    absent : {"skip", "zero"}
+        What a class is worth that is predicted somewhere, but that the ground truth does not have: it is
+        left out of the means, or its IoU is 0 (and its share in ``mfpr`` 1), as torchmetrics and mmseg count.
 
     Raises
     ------
     ValueError, TypeError
-        A number out of range, ``ignore_index`` that is a class, a background that does not exist.
+        A number out of range, ``ignore_index`` that is a class, an option that does not exist.
 
     Notes
     -----
     Sums of pixels run over the whole data set before anything is divided, as is usual for mIoU. A class
-    without a true pixel has no IoU and is left out of all means; pixels wrongly predicted as it still count
-    against the class that they belong to, as missed. The mean over images takes the classes of each image's
-    own ground truth, and images without a labelled pixel are left out of it. "Found" means labelled with
-    the right class at the right pixel: a class predicted only elsewhere in the image has vanished.
+    that is neither true nor predicted has no IoU. One without a true pixel is left out of all means by
+    default; pixels wrongly predicted as it still count against the class that they belong to, as missed.
+    Both ways agree wherever the ground truth has every class, as that of VOC and of COCO has. The mean over
+    images takes the classes of each image by the same rule, and images without a labelled pixel are left out
+    of it. "Found" means labelled with the right class at the right pixel: a class predicted only elsewhere in
+    the image has vanished.
 
     References
     ----------
@@ -104,15 +110,18 @@ class MaskScores:
         ignore_index: int = 255,
         vanish_share: float = 0.1,
         background: Background = "first",
+        absent: Absent = "skip",
     ):
         """Check the options and start from nothing counted."""
         check_classes(num_classes, ignore_index)
-        check_options(vanish_share, background)
+        check_options(vanish_share, background, absent)
         self.num_classes = int(num_classes)
         self.ignore_index = int(ignore_index)
         self.vanish_share = float(vanish_share)
         self.background: Background = background
+        self.absent: Absent = absent
         self._totals = np.zeros(_width(self.num_classes))
+        self._ignored = Ignored()
 
     def update(self, pred: Mask, target: Mask, *, base: Mask | None = None) -> None:
         """Add a batch of images (waits for the device).
@@ -142,10 +151,16 @@ class MaskScores:
         MaskScores(num_classes=2, images=12)
         """
         options = {"num_classes": self.num_classes, "ignore_index": self.ignore_index}
-        counts = image_counts(pred, target, **options)
+        counts = count_pixels(pred, target, "pred", **options)
         before = None if base is None else count_pixels(base, target, "base", **options)
-        rows = _rows(counts, before, self.vanish_share, self.background)
+        rows = _rows(counts, before, self.vanish_share, self.background, self.absent)
         self._totals += rows.sum(axis=0)
+        if self._only_background():
+            self._ignored = self._ignored.plus(count_ignored(pred, target, counts.true, self.ignore_index))
+
+    def _only_background(self) -> bool:
+        """Whether there are two classes, and the ground truth so far does not have the second."""
+        return self.num_classes == 2 and self._totals[5] == 0
 
     def merge(self, other: MaskScores) -> None:
         """Add what another process or shard has counted; ``other`` stays as it is.
@@ -173,7 +188,7 @@ class MaskScores:
         """
         if not isinstance(other, MaskScores):
             raise TypeError(f"other must be a MaskScores, got {describe(other)}: merge scores with scores")
-        for name in ("num_classes", "ignore_index", "vanish_share", "background"):
+        for name in ("num_classes", "ignore_index", "vanish_share", "background", "absent"):
             mine, theirs = getattr(self, name), getattr(other, name)
             if mine != theirs:
                 raise ValueError(
@@ -181,6 +196,7 @@ class MaskScores:
                     "merge scores made with the same arguments"
                 )
         self._totals += other._totals
+        self._ignored = self._ignored.plus(other._ignored)
 
     def compute(self, *, labels: Sequence[int] | None = None) -> Scores:
         """The figures so far.
@@ -199,6 +215,13 @@ class MaskScores:
         ValueError
             A label that is no class.
 
+        Warns
+        -----
+        UserWarning
+            Binary ground truth without label 1 whose foreground seems to be ``ignore_index``: masks in
+            {0, 255}. It is taken for that where half of the ignored pixels are predicted as 1 or as
+            ``ignore_index``, or in ten images or more of which half have ignored pixels.
+
         Examples
         --------
         >>> import numpy as np
@@ -208,7 +231,9 @@ class MaskScores:
         >>> scores.compute(labels=[1]).miou  # the mean over class 1 alone
         0.5
         """
-        return _finish(self._totals, self.num_classes, _read_labels(labels, self.num_classes))
+        if self._only_background():
+            warn_of_ignored(self._ignored, self.ignore_index, many=True, stacklevel=2)
+        return _finish(self._totals, self.num_classes, _read_labels(labels, self.num_classes), self.absent)
 
     def __repr__(self) -> str:
         """Name the size of what was counted."""
@@ -222,6 +247,7 @@ def scores_of(
     base: ImageCounts | None = None,
     vanish_share: float = 0.1,
     background: Background = "first",
+    absent: Absent = "skip",
     labels: Sequence[int] | None = None,
     weights: np.ndarray | None = None,
 ) -> Scores:
@@ -231,7 +257,7 @@ def scores_of(
     ----------
     counts, base : ImageCounts
         Of the prediction and, for the recovery rate, of the base masks of the same N images.
-    vanish_share, background, labels
+    vanish_share, background, absent, labels
         As in :class:`MaskScores` and :meth:`MaskScores.compute`.
     weights : ndarray, (R, N), optional
         How often each image counts in each of R resamples. Two predictions scored with the same weights
@@ -256,14 +282,14 @@ def scores_of(
     >>> scores_of(counts, weights=np.array([[1, 1], [2, 0]])).miou.tolist()
     [0.3125, 0.25]
     """
-    check_options(vanish_share, background)
+    check_options(vanish_share, background, absent)
     check_counts(counts, "counts")
     count, num_classes = counts.true.shape
     if base is not None:
         check_counts(base, "base")
         if base.true.shape != counts.true.shape or (base.true != counts.true).any():
             raise ValueError("base was not counted on the ground truth of counts: count the same images")
-    rows = _rows(counts, base, vanish_share, background)
+    rows = _rows(counts, base, vanish_share, background, absent)
     if weights is None:
         totals = rows.sum(axis=0)
     elif weights.ndim == 2 and weights.shape[1] == count:
@@ -273,7 +299,7 @@ def scores_of(
             f"weights must have shape (R, {count}), one column per image, got {describe(weights)}: "
             "draw them with rng.multinomial"
         )
-    return _finish(totals, num_classes, _read_labels(labels, num_classes))
+    return _finish(totals, num_classes, _read_labels(labels, num_classes), absent)
 
 
 def _width(num_classes: int) -> int:
@@ -282,10 +308,10 @@ def _width(num_classes: int) -> int:
 
 
 def _rows(
-    counts: ImageCounts, base: ImageCounts | None, vanish_share: float, background: Background
+    counts: ImageCounts, base: ImageCounts | None, vanish_share: float, background: Background, absent: Absent
 ) -> np.ndarray:
     """(N, 3 C + 7) float64, exact for whole numbers up to 2 ** 53."""
-    scores = image_scores(counts, vanish_share=vanish_share, background=background)
+    scores = image_scores(counts, vanish_share=vanish_share, background=background, absent=absent)
     labelled = np.isfinite(scores.miou)
     lost = np.zeros_like(scores.pairs)
     if base is not None:
@@ -302,15 +328,16 @@ def _rows(
     return np.concatenate((*counts, np.stack(columns, axis=1)), axis=1, dtype=np.float64)
 
 
-def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray) -> Scores:
+def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Absent) -> Scores:
     """Divide sums (..., 3 C + 7)."""
     found, predicted, true = (totals[..., i * num_classes : (i + 1) * num_classes] for i in range(3))
     image_miou, images, pairs, vanishing, vanished, lost, recovered = np.moveaxis(
         totals[..., 3 * num_classes :], -1, 0
     )
-    union = np.where(true > 0, predicted + true - found, 0.0)
+    there = scored(ImageCounts(found, predicted, true), absent)
+    union = np.where(there, predicted + true - found, 0.0)
     iou = ratio(found, union)
-    taken = (true > 0) & chosen
+    taken = there & chosen
     scores = Scores(
         miou=mean(iou, taken),
         iou=iou,

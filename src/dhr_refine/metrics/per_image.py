@@ -10,13 +10,15 @@ from ..checks import check_choice, check_range
 from .counts import ImageCounts, check_counts
 
 Background = Literal["first", "last", "none"]
+Absent = Literal["skip", "zero"]
 
 
 class ImageScores(NamedTuple):
     """What became of each image and of each of its tags, see :func:`image_scores`."""
 
     miou: np.ndarray
-    """(N,) mean IoU over the classes of the image's ground truth; NaN where it has no labelled pixel."""
+    """(N,) mean IoU over the classes of the image's ground truth (``absent="zero"``: and of its prediction);
+    NaN where it has no labelled pixel."""
     pairs: np.ndarray
     """(N, C) bool, foreground classes present in the image's ground truth: its image-tag pairs."""
     vanishing: np.ndarray
@@ -26,7 +28,11 @@ class ImageScores(NamedTuple):
 
 
 def image_scores(
-    counts: ImageCounts, *, vanish_share: float = 0.1, background: Background = "first"
+    counts: ImageCounts,
+    *,
+    vanish_share: float = 0.1,
+    background: Background = "first",
+    absent: Absent = "skip",
 ) -> ImageScores:
     """Per-image figures from :func:`image_counts`, to list, sort and plot images by.
 
@@ -34,7 +40,7 @@ def image_scores(
     ----------
     counts : ImageCounts
         Of N images; join batches with ``ImageCounts(*map(np.concatenate, zip(*batches)))``.
-    vanish_share, background
+    vanish_share, background, absent
         As in :class:`MaskScores`.
 
     Returns
@@ -55,14 +61,13 @@ def image_scores(
     >>> scores.miou.tolist(), scores.vanished.tolist()
     ([0.25], [[False, True]])
     """
-    check_options(vanish_share, background)
+    check_options(vanish_share, background, absent)
     check_counts(counts, "counts")
     found, predicted, true = counts
-    present = true > 0
     iou = ratio(found, predicted + true - found)
-    pairs = present & _foreground(true.shape[1], background)
+    pairs = (true > 0) & _foreground(true.shape[1], background)
     return ImageScores(
-        miou=mean(iou, present),
+        miou=mean(iou, scored(counts, absent)),
         pairs=pairs,
         # A quotient, not share * true: 1 of 10 pixels is not less than 0.1 of them, whatever the rounding.
         vanishing=pairs & (ratio(found, true) < vanish_share),
@@ -78,6 +83,11 @@ def _foreground(num_classes: int, background: Background) -> np.ndarray:
     return foreground
 
 
+def scored(counts: ImageCounts, absent: Absent) -> np.ndarray:
+    """(..., C) bool, the classes that have an IoU."""
+    return counts.true > 0 if absent == "skip" else (counts.true > 0) | (counts.predicted > 0)
+
+
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
     """Quotient, NaN where there is nothing to divide by."""
     quotient = np.full(np.shape(whole), np.nan)
@@ -89,9 +99,10 @@ def mean(values: np.ndarray, taken: np.ndarray) -> np.ndarray:
     return ratio(np.where(taken, values, 0.0).sum(-1), taken.sum(-1))
 
 
-def check_options(vanish_share: float, background: str) -> None:
-    """Raise unless ``vanish_share`` is in (0, 1] and ``background`` one of the choices."""
+def check_options(vanish_share: float, background: str, absent: str) -> None:
+    """Raise unless ``vanish_share`` is in (0, 1], and ``background`` and ``absent`` among the choices."""
     check_range(vanish_share, "vanish_share", 0.0, 1.0)
     if vanish_share == 0:
         raise ValueError("vanish_share must be above 0, or nothing vanishes: pass 0.1, say")
     check_choice(background, "background", ("first", "last", "none"))
+    check_choice(absent, "absent", ("skip", "zero"))
