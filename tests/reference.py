@@ -6,6 +6,7 @@ silent the choices are those that the docstring of ``Recipe`` states.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable
 from typing import NamedTuple
@@ -22,13 +23,19 @@ def log_sum_exp(values: Array, axis: int) -> Array:
 
 
 def sinkhorn(
-    scores: Array, reg: float, pixel_mass: Array | None = None, class_mass: Array | None = None
+    scores: Array,
+    reg: float,
+    pixel_mass: Array | None = None,
+    class_mass: Array | None = None,
+    class_penalty: float = math.inf,
 ) -> tuple[Array, Array]:
     """Plan (K, N) of the converged transport with cost 1 - S, and each pixel's share per class (K, N).
 
     Pixels and classes of mass 0 take no part in the transport; the shares of such a pixel are those that
-    the class potentials give it.
+    the class potentials give it. A finite ``class_penalty`` rho relaxes the class masses: the potentials are
+    damped by rho / (rho + reg) (Chizat et al. 2018, the proximal step of rho KL), until they stand still.
     """
+    damping = 1.0 if math.isinf(class_penalty) else class_penalty / (class_penalty + reg)
     count, size = scores.shape
     scores = scores.astype(np.float64)
     a = np.ones(size) if pixel_mass is None else np.asarray(pixel_mass, dtype=np.float64)
@@ -41,8 +48,8 @@ def sinkhorn(
     for _ in range(200_000):
         f = log_a - log_sum_exp(kernel + g[:, None], axis=0)
         carried = log_sum_exp(kernel + f[None], axis=1) + g
-        g = g + log_b - carried
-        if np.abs(np.exp(carried - log_b) - 1).max() < 1e-13:
+        before, g = g, damping * (g + log_b - carried)
+        if np.abs(g - before).max() < 1e-13:
             break
     potentials = np.full(count, -np.inf)
     potentials[columns] = g

@@ -46,7 +46,8 @@ MUST = inspect.Parameter.empty
 SIGNATURES = {
     "sinkhorn_ot": (
         {"scores": MUST},
-        {"reg": 0.1, "pixel_mass": None, "class_mass": None, "valid": None, "tol": 1e-3, "method": "newton"},
+        {"reg": 0.1, "pixel_mass": None, "class_mass": None, "class_penalty": None, "valid": None,
+         "tol": 1e-3, "method": "newton"},
     ),
     "class_avg_pool": (
         {"features": MUST, "mask": MUST},

@@ -7,8 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-from transport_problems import METHODS, marginal_error, random_scores
+from transport_problems import METHODS, fuzz_problem, marginal_error, random_scores
 
 from dhr_refine import sinkhorn_ot
 from dhr_refine.compiled import lookup
@@ -170,39 +169,6 @@ def test_a_whole_image_of_pixels():
     assert marginal_error(result, torch.ones(1, 5)).max() <= 1.01e-3
     assert result.iterations.max() <= 6
     assert (result.plan.double().sum(1) * 512**2 - 1).abs().max() < 1e-6
-
-
-def fuzz_problem(seed: int) -> tuple[Tensor, float, Tensor, Tensor | None]:
-    rng = np.random.default_rng(seed)
-    count, size = (
-        int(rng.integers(1, 9)),
-        int(rng.choice([1, 2, 7, 60, 400, 5000], p=[0.1, 0.1, 0.2, 0.3, 0.25, 0.05])),
-    )
-    kind = rng.choice(["uniform", "constant", "hard", "sparse", "tiny", "blocks"])
-    if kind == "uniform":
-        scores = rng.random((2, count, size))
-    elif kind == "constant":
-        scores = np.full((2, count, size), rng.random())
-    elif kind == "hard":
-        scores = (rng.integers(0, count, (2, 1, size)) == np.arange(count)[None, :, None]).astype(float)
-    elif kind == "sparse":
-        scores = rng.random((2, count, size)) * (rng.random((2, count, size)) > 0.9)
-    elif kind == "tiny":
-        scores = rng.random((2, count, size)) * 1e-4
-    else:
-        scores = np.repeat(rng.random((2, count, -(-size // 5))), 5, axis=-1)[..., :size].round(1)
-    masses = rng.dirichlet(np.full(count, rng.choice([0.1, 1.0])), size=2) + 1e-8
-    if rng.random() < 0.3:
-        masses[:, rng.integers(count)] = 1e-8
-    if count > 2 and rng.random() < 0.2:
-        masses[0, 0] = 0
-    pixels = torch.from_numpy(rng.random((2, size)) + 0.01) if rng.random() < 0.3 else None
-    return (
-        torch.from_numpy(scores),
-        float(rng.choice([0.1, 0.05, 0.01, 0.003, 0.001])),
-        torch.from_numpy(masses),
-        pixels,
-    )
 
 
 @pytest.mark.usefixtures("engine")

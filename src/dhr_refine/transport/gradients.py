@@ -15,12 +15,13 @@ def differentiable_shares(problem: Problem, potentials: Tensor, shares: Tensor) 
     """Shares with exact gradients: one Newton step from the solution, whose matrix is a constant.
 
     At the solution the step itself is zero up to the tolerance, and its derivative is that of the implicit
-    function g(scores, masses).
+    function g(scores, masses). Relaxed, the mass asked for depends on the potentials too: that part is in the
+    matrix.
     """
     with torch.no_grad():
         inverse, scale, _ = newton_matrix(problem, shares)
     marginal = problem.marginal(problem.shares(potentials))
-    gap = (problem.classes - marginal).double()
+    gap = (problem.asked(potentials) - marginal).double()
     gap = gap - gap.detach()  # value zero, gradient kept, here and below: requires_grad changes no plan
     step = scale * (inverse @ (scale * gap)[..., None])[..., 0]
     moved = problem.shares(potentials + step.to(potentials.dtype))

@@ -24,11 +24,19 @@ _SAMPLE_TOL = 1e-2
 
 def lean(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, float]) -> Solved:
     """Newton without safeguards, compiled where that is possible; a residual above ``tol`` is unfinished."""
-    scores, sharpness, pixels, classes, _ = problem
+    scores, sharpness, pixels, classes, _, slack = problem
     compiled = compiled_for(scores)
     if compiled is not None:
         return run_compiled(
-            compiled, scores, pixels, classes, sharpness=sharpness, tol=tol, max_iter=max_iter, extent=extent
+            compiled,
+            scores,
+            pixels,
+            classes,
+            sharpness=sharpness,
+            slack=slack,
+            tol=tol,
+            max_iter=max_iter,
+            extent=extent,
         )[0]
     sample = _easy_sample(scores)
     start, matrix = problem.start(), None
@@ -52,15 +60,15 @@ def _rush(
     matrix: Tensor | None = None,
     blind: int = 0,
 ) -> Solved:
-    """Newton on the log residual, (diag(m) - A + m m^T) d = m log(b / m), without safeguards.
+    """Newton on the log residual, (diag(m) - A + m m^T) d = m log(asked / m), without safeguards.
 
     ``matrix`` is an inverse to use throughout (that of a subsample: then no pass needs the second moment of
     all the pixels); None computes it in every pass.
     """
 
-    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
+    def move(g: Tensor, asked: Tensor, m: Tensor, shares: Tensor) -> Tensor:
         inverse = _semidual_inverse(problem, shares) if matrix is None else matrix
-        side = m * log_gap(problem.classes, m, problem.valid)
+        side = m * log_gap(asked, m, problem.valid)
         step = (inverse @ side.double()[..., None])[..., 0]
         return g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
 
@@ -70,12 +78,15 @@ def _rush(
 def _semidual_inverse(problem: Problem, p: Tensor) -> Tensor:
     """(B, K, K) float64 inverse of diag(m) - A + m m^T, identity rows for classes without a part.
 
-    Cheaper than :func:`newton_matrix` and good enough for problems that are not hard; the ridge only
-    serves classes that hardly overlap, which the safeguarded loop finishes.
+    A relaxed problem adds slack diag(m): what is asked for falls as the potentials rise. Cheaper than
+    :func:`newton_matrix` and good enough for problems that are not hard; the ridge only serves classes that
+    hardly overlap, which the safeguarded loop finishes.
     """
     flow = problem.covariance(p).double()
     m = flow.sum(-1)
     matrix = torch.diag_embed(m.where(problem.valid, 1.0) + 1e-9) - flow + m[:, :, None] * m[:, None, :]
+    if problem.slack > 0:
+        matrix = matrix + torch.diag_embed(problem.slack * m)
     return torch.linalg.inv_ex(matrix).inverse
 
 
@@ -93,6 +104,7 @@ def run_compiled(
     classes: Tensor,
     *,
     sharpness: float,
+    slack: float,
     tol: float,
     max_iter: int,
     extent: tuple[float, float],
@@ -103,6 +115,7 @@ def run_compiled(
     potentials, shares, residual, spent, finished = compiled.solve_images(
         scores,
         sharpness,
+        slack,
         pixels,
         classes,
         _easy_sample(scores),

@@ -20,6 +20,7 @@ from ..compiled import simd
 from ..compiled.jit import compiled
 from ..compiled.memory import aligned
 from ..compiled.threads import for_each
+from .problem import LEAST_ASKED
 
 _LANES = (0,) * 16
 _TILE = 256  # pixels whose shares stay in the first-level cache; summed in float32, tiles in float64
@@ -30,6 +31,7 @@ _LARGE_PAGE = 2**21  # bytes
 def solve_images(
     scores: Tensor,
     sharpness: float,
+    slack: float,
     pixels: Tensor | None,
     classes: Tensor,
     sample: Tensor | None,
@@ -56,6 +58,7 @@ def solve_images(
         _array(scores),
         np.float32(slope),
         np.float32(-middle * slope),
+        float(slack),
         np.zeros((batch, 0), np.float32) if pixels is None else _array(pixels),
         _array(classes),
         np.zeros(0, np.int64) if sample is None else sample.numpy(),
@@ -132,6 +135,7 @@ def _solve_range(
     scores,
     slope,
     offset,
+    slack,
     weights,
     masses,
     sample,
@@ -150,14 +154,14 @@ def _solve_range(
     few = sample.size
     part, part_shares = np.empty(count * few, np.float32), np.empty(count * few, np.float32)
     part_weights = np.empty(few if weights.size else 0, np.float32)
-    g, m, factors = np.empty(count), np.empty(count), np.empty(count, np.float32)
+    g, m, asked, factors = np.empty(count), np.empty(count), np.empty(count), np.empty(count, np.float32)
     moments, matrix = np.empty((count, count)), np.empty((count, count + 1))
     one = np.float32(1)
     finished = True
     for b in range(begin, end):
         own, own_weights, own_masses = scores[b].reshape(-1), weights[b], masses[b]
         own_shares = shares[b].reshape(-1)
-        if not _start(g, own_masses):
+        if not _start(g, own_masses, slack, asked):
             own_shares[:] = 0
             potentials[b], residual[b], passes[b] = 0, 0, 0
             continue
@@ -167,19 +171,19 @@ def _solve_range(
             for number in range(max_iter):
                 _pass(part, slope, offset, number == 0, factors, part_weights, one, part_shares, m)
                 _moments(part_shares, part_weights, one, moments)
-                if _residual(m, own_masses) <= sample_tol:
+                if _residual(m, asked, slack) <= sample_tol:
                     break
-                _step(g, m, own_masses, moments, matrix, max_step, factors)
+                _step(g, m, own_masses, slack, asked, moments, matrix, max_step, factors)
         _factors(g, factors)
         error = np.inf
         for number in range(max_iter):
             _pass(own, slope, offset, number == 0, factors, own_weights, scale, own_shares, m)
-            error, passes[b] = _residual(m, own_masses), number + 1
+            error, passes[b] = _residual(m, asked, slack), number + 1
             if error <= tol or number + 1 == max_iter:
                 break
             if not few:
                 _moments(own_shares, own_weights, scale, moments)
-            _step(g, m, own_masses, moments, matrix, max_step, factors)
+            _step(g, m, own_masses, slack, asked, moments, matrix, max_step, factors)
         residual[b] = error
         finished &= error <= tol
         for k in range(count):
@@ -188,14 +192,34 @@ def _solve_range(
 
 
 @compiled
-def _start(g, masses):
-    """First potentials, the log masses; tells whether any class takes part."""
+def _start(g, masses, slack, asked):
+    """First potentials, the log masses, and what they ask for; tells whether any class takes part."""
     active = False
     for k in range(masses.size):
         # A class without a part gets a potential that no score can make up for.
-        g[k] = np.log(masses[k]) if masses[k] > 0 else -1e30
+        g[k] = np.log(masses[k]) / (1 + slack) if masses[k] > 0 else -1e30
         active |= masses[k] > 0
+        asked[k] = masses[k]
+    if active and slack > 0:
+        _ask(g, masses, slack, asked)
     return active
+
+
+@compiled
+def _ask(g, masses, slack, asked):
+    """What a relaxed problem asks of each class at potentials ``g``: b exp(-slack g), to sum 1."""
+    high = -np.inf
+    for k in range(g.size):
+        if masses[k] > 0:
+            asked[k] = np.log(masses[k]) - slack * g[k]
+            high = max(high, asked[k])
+    total = 0.0
+    for k in range(g.size):
+        # Below what an exponential can hold a class still takes part.
+        asked[k] = max(np.exp(asked[k] - high), 1e-300) if masses[k] > 0 else 0.0
+        total += asked[k]
+    for k in range(g.size):
+        asked[k] /= total
 
 
 @compiled
@@ -224,11 +248,12 @@ def _gather(scores, weights, sample, part, part_weights):
 
 
 @compiled
-def _residual(m, masses):
+def _residual(m, asked, slack):
     worst = 0.0
+    least = LEAST_ASKED if slack > 0 else 0.0
     for k in range(m.size):
-        if masses[k] > 0:
-            error = abs(m[k] - masses[k]) / masses[k]
+        if asked[k] > 0:
+            error = abs(m[k] - asked[k]) / max(asked[k], least)
             if not error < np.inf:
                 return np.inf  # NaN would pass for finished
             worst = max(worst, error)
@@ -236,10 +261,11 @@ def _residual(m, masses):
 
 
 @compiled
-def _step(g, m, masses, moments, matrix, max_step, factors):
-    """One Newton step on the log residual: (diag(row sums) - A + r r^T) d = m log(b / m).
+def _step(g, m, masses, slack, asked, moments, matrix, max_step, factors):
+    """One Newton step on the log residual: ((1 + slack) diag(r) - A + r r^T) d = m log(asked / m).
 
-    Moves the potentials and leaves in ``factors`` what that multiplies the kernel by.
+    ``r`` are the row sums of A. Moves the potentials and what they ask for, and leaves in ``factors`` what
+    that multiplies the kernel by.
     """
     count = m.size
     for i in range(count):
@@ -252,9 +278,9 @@ def _step(g, m, masses, moments, matrix, max_step, factors):
             both = masses[i] > 0 and masses[j] > 0
             matrix[i, j] = matrix[i, count] * matrix[j, count] - moments[i, j] if both else 0.0
             matrix[j, i] = matrix[i, j]
-        matrix[i, i] += matrix[i, count] + 1e-9 if masses[i] > 0 else 1.0
+        matrix[i, i] += (1 + slack) * matrix[i, count] + 1e-9 if masses[i] > 0 else 1.0
     for i in range(count):
-        matrix[i, count] = m[i] * np.log(masses[i] / max(m[i], 1e-30)) if masses[i] > 0 else 0.0
+        matrix[i, count] = m[i] * np.log(asked[i] / max(m[i], 1e-30)) if masses[i] > 0 else 0.0
     # Elimination with row exchange; the matrix is small and symmetric positive definite in exact numbers.
     for i in range(count):
         best = i
@@ -280,6 +306,8 @@ def _step(g, m, masses, moments, matrix, max_step, factors):
         step = min(max(matrix[i, count], -max_step), max_step) if masses[i] > 0 else 0.0
         g[i] += step
         factors[i] = np.exp(step)
+    if slack > 0:
+        _ask(g, masses, slack, asked)
 
 
 def _sweep(name: str, first: bool) -> Any:

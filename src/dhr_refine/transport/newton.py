@@ -10,11 +10,14 @@ from torch import Tensor
 from .climb import climb
 from .lean import LEAN_PASSES, lean, spread
 from .problem import Problem, Solved
+from .sinkhorn import sinkhorn
 
 # Where the kernel exp(score / reg) spans more e-folds than this, the problem is annealed.
 EASY_RANGE = 20.0
 # With a small regulariser single pixels decide, and the sample must be larger.
 _SAMPLE_HARD = 8192
+# With this much slack a Sinkhorn step leaves a third of the error at most, however hard the problem.
+_SINKHORN_SLACK = 2.0
 
 
 def newton(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, float]) -> Solved:
@@ -33,7 +36,7 @@ def newton(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, 
     # A lean solve that went astray is no start.
     near = solved.residual[rest, None] < 1.0
     start = torch.where(near, solved.potentials[rest], hard.start())
-    finish = climb(hard, start, tol=tol, max_iter=max_iter - first)
+    finish = _ascend(hard, start, tol=tol, max_iter=max_iter - first)
     solved.potentials[rest] = finish.potentials
     solved.shares[rest] = finish.shares
     solved.residual[rest] = finish.residual
@@ -43,6 +46,8 @@ def newton(problem: Problem, *, tol: float, max_iter: int, extent: tuple[float, 
 
 def _solve_hard(problem: Problem, score_range: float, *, tol: float, max_iter: int) -> Solved:
     """Annealing, on a sample where there are many pixels, then the safeguarded ascent."""
+    if problem.slack >= _SINKHORN_SLACK:
+        return _ascend(problem, problem.start(), tol=tol, max_iter=max_iter)
     size = problem.scores.shape[-1]
     few = (
         problem if size <= _SAMPLE_HARD else problem.sample(spread(size, _SAMPLE_HARD, problem.scores.device))
@@ -51,8 +56,14 @@ def _solve_hard(problem: Problem, score_range: float, *, tol: float, max_iter: i
     steps = math.ceil(math.log(2 * score_range / EASY_RANGE, 4.0))
     start, passes = _anneal(few, steps, max_iter=max_iter - 1 if few is problem else 50 * steps)
     spent = int(passes.max()) if few is problem else 0
-    solved = climb(problem, start, tol=tol, max_iter=max_iter - spent)
+    solved = _ascend(problem, start, tol=tol, max_iter=max_iter - spent)
     return solved._replace(passes=solved.passes + passes) if few is problem else solved
+
+
+def _ascend(problem: Problem, start: Tensor, *, tol: float, max_iter: int) -> Solved:
+    """Go on until every image is within ``tol``, by the steps that are sure to get there."""
+    steps = sinkhorn if problem.slack >= _SINKHORN_SLACK else climb
+    return steps(problem, start, tol=tol, max_iter=max_iter)
 
 
 def _anneal(problem: Problem, steps: int, *, max_iter: int) -> tuple[Tensor, Tensor]:
@@ -68,7 +79,7 @@ def _anneal(problem: Problem, steps: int, *, max_iter: int) -> tuple[Tensor, Ten
             # No more passes to spend: the potentials as they are, brought to the regulariser asked for.
             return start * 4.0 ** (steps - step), passes
         easier = problem.cooled(4.0 ** (step - steps))
-        solved = climb(easier, start, tol=1e-1 if step < steps else 1e-2, max_iter=min(left, 50))
+        solved = _ascend(easier, start, tol=1e-1 if step < steps else 1e-2, max_iter=min(left, 50))
         passes = passes + solved.passes
         start = solved.potentials * (4.0 if step < steps else 1.0)
     return start, passes

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_count, check_positive, check_tensor, show_shapes
 from .marginals import class_masses, pixel_masses
-from .solver import LARGEST_RANGE, Method, check_reg, extent_of, solve
+from .solver import LARGEST_RANGE, Method, check_class_penalty, check_reg, extent_of, solve
 
 
 class ConvergenceWarning(UserWarning):
@@ -22,7 +22,8 @@ class _TransportPlan(NamedTuple):
     plan: Tensor
     """Transported mass, same shape and dtype as the scores, sums to 1 per image."""
     residual: Tensor
-    """(B,) largest relative error of a class marginal, ``max |sum_n plan - b| / b``."""
+    """(B,) largest relative error of a class marginal, ``max |sum_n plan - b| / b``. With a class penalty,
+    b is the mass that the class potentials ask for."""
     iterations: Tensor
     """(B,) int64, passes over all pixels."""
 
@@ -32,6 +33,12 @@ class TransportPlan(_TransportPlan):
 
     solver: str = "torch"
     """"numba" or "torch" (where the compiled path does not apply, or numba is not installed), or "pot"."""
+
+    @property
+    def class_mass(self) -> Tensor:
+        """(B, K) mass that each class carries, the plan summed over the pixels (float32 or float64)."""
+        plan = self.plan if self.plan.dtype == torch.float64 else self.plan.float()
+        return plan.flatten(2).sum(-1)
 
     def __repr__(self) -> str:
         """Name the shapes and the solver, not the numbers."""
@@ -44,6 +51,7 @@ def sinkhorn_ot(
     reg: float = 0.1,
     pixel_mass: Tensor | None = None,
     class_mass: Tensor | None = None,
+    class_penalty: float | None = None,
     valid: Tensor | None = None,
     tol: float = 1e-3,
     max_iter: int = 1000,
@@ -68,36 +76,51 @@ def sinkhorn_ot(
     class_mass : Tensor, (B, K) or (K,), optional
         Non-negative mass of each class, brought to sum 1. Default: uniform over the valid classes. A class
         of mass 0 takes no part.
+    class_penalty : float, optional
+        Relaxes the class masses ("unbalanced", here semi-relaxed transport): instead of being met exactly
+        they are asked for by a penalty :math:`\rho\,\mathrm{KL}(m \,|\, b)` on the class sums ``m``, and this
+        is its weight :math:`\rho` (POT's ``reg_m``), 1e-12 or more, in units of the scores like ``reg``.
+        Large: the class sums stay near ``class_mass``; None (default) or ``math.inf``: they are equal. Small:
+        each pixel's shares come near the softmax of ``scores / reg``, which knows no class masses. Pixel
+        masses stay exact throughout. A good first value is ``reg``.
     valid : bool Tensor, (B, H, W) or (B, N) for pixels, (B, K) for classes, optional
         What takes part; everything else gets 0. To mask both, set masses of 0 as well.
     tol : float
         Largest relative error of a class marginal to accept. Never tighter than the dtype can resolve
-        (about 7e-7 at ``reg=0.1`` in float32).
+        (about 7e-7 at ``reg=0.1`` in float32; 2.4e-6 with a class penalty).
     max_iter : int
         Passes over all pixels at most. Where they do not suffice, a :class:`ConvergenceWarning` says so.
     method : {"newton", "sinkhorn", "pot"}
         ``"newton"``: semi-dual Newton from a subsampled start. ``"sinkhorn"``: log-domain Sinkhorn steps.
-        ``"pot"``: :func:`ot.bregman.sinkhorn_log` of the POT library, image by image, on the CPU and
-        without gradients. All solve the same problem to the same tolerance.
+        ``"pot"``: :func:`ot.bregman.sinkhorn_log` of the POT library or, with a class penalty,
+        :func:`ot.unbalanced.sinkhorn_unbalanced`, image by image, on the CPU and without gradients. All solve
+        the same problem to the same tolerance; POT's relaxed solver works on exponentials of the scores, and
+        gives up where ``reg`` is so small that float64 cannot hold them.
 
     Returns
     -------
     TransportPlan
         ``plan`` (shape and dtype of ``scores``, sums to 1 per image), ``residual`` (B,), ``iterations`` (B,);
-        its attribute ``solver`` tells which implementation ran.
+        its attribute ``solver`` tells which implementation ran, ``class_mass`` (B, K) the plan's class sums.
         An image without a valid pixel or class gets zeros, residual 0 and 0 iterations.
 
     Raises
     ------
     ValueError, TypeError
         Wrong rank or dtype, mismatched shapes or devices, non-finite scores, negative or non-finite masses,
-        ``reg``, ``tol`` or ``max_iter`` not positive, an unknown method.
+        ``reg``, ``class_penalty``, ``tol`` or ``max_iter`` not positive, an unknown method.
 
     Notes
     -----
     Gradients flow to ``scores`` and to both masses, exactly, by differentiating one Newton step at the
     solution (implicit differentiation); the plan is the same with and without them, to rounding. First
     derivatives only: ``create_graph=True`` raises a RuntimeError.
+
+    With a class penalty the plan is ``a_n softmax_k(scores / reg + g)`` with potentials
+    :math:`g_k = (\rho / \lambda) \log(b_k / m_k)`: a class is raised as far as it falls short. ``residual``
+    then compares ``m`` with the mass that the potentials ask for, :math:`b_k \exp(-g_k \lambda / \rho)`
+    scaled to sum 1, which equals ``m`` at the solution and ``b`` without a penalty. A class may shrink
+    without limit; masses below 1e-12 count as 1e-12 there.
 
     With numba installed (``pip install "dhr_refine[numba]"``), float32 problems on the CPU are solved by a
     compiled loop, one image a thread (:func:`torch.get_num_threads`); otherwise, and for what that loop
@@ -110,6 +133,11 @@ def sinkhorn_ot(
     References
     ----------
     Cuturi, Sinkhorn Distances: Lightspeed Computation of Optimal Transport, NeurIPS 2013.
+    Benamou, Numerical resolution of an "unbalanced" mass transport problem, ESAIM: M2AN 37, 2003; Frogner et
+    al., Learning with a Wasserstein Loss, NeurIPS 2015 (the KL penalty on marginals).
+    Chizat, Peyre, Schmitzer, Vialard, Scaling Algorithms for Unbalanced Optimal Transport Problems,
+    Mathematics of Computation 87, 2018 (the damped Sinkhorn step); Sejourne, Vialard, Peyre, Faster
+    Unbalanced Optimal Transport: Translation Invariant Sinkhorn and 1-D Frank-Wolfe, AISTATS 2022.
     Jo et al., DHR: Dual Features-Driven Hierarchical Rebalancing, ECCV 2024, section 3.2.
 
     Examples
@@ -120,9 +148,13 @@ def sinkhorn_ot(
     >>> plan, residual, iterations = sinkhorn_ot(scores)
     >>> bool((plan.sum(-1) - 0.5).abs().max() < 1e-3)  # each class gets half of the mass
     True
+    >>> relaxed = sinkhorn_ot(scores, class_penalty=0.1)  # less for the class that scores less
+    >>> [round(mass, 2) for mass in relaxed.class_mass[0].tolist()]
+    [0.63, 0.37]
     """
     check_choice(method, "method", ("newton", "sinkhorn", "pot"))
     check_reg(reg)
+    check_class_penalty(class_penalty)
     check_positive(tol, "tol")
     check_count(max_iter, "max_iter", 1)
     check_tensor(scores, "scores", "(B, K, H, W) or (B, K, N)", ndim=(3, 4), floating=True)
@@ -151,6 +183,7 @@ def sinkhorn_ot(
             classes,
             reg=reg,
             tol=tol,
+            class_penalty=class_penalty,
             max_iter=int(max_iter),
             method=method,
             extent=(low, high),

@@ -14,6 +14,8 @@ from torch import Tensor
 
 # Smallest marginal that still has a finite logarithm and reciprocal in float32.
 TINY = 1e-30
+# A relaxed class may shrink as far as it likes; errors of masses below this do not count.
+LEAST_ASKED = 1e-12
 
 
 class Problem(NamedTuple):
@@ -24,10 +26,11 @@ class Problem(NamedTuple):
     pixels: Tensor | None  # (B, N) pixel mass, None where uniform
     classes: Tensor  # (B, K) class mass, 0 for classes that take no part
     valid: Tensor  # (B, K) bool
+    slack: float = 0.0  # how far the class sums give way to the potentials, reg / class_penalty; 0 not at all
 
     def start(self) -> Tensor:
         """(B, K) first potentials: log masses, -inf for classes that take no part."""
-        potentials = self.classes.clamp_min(TINY).log()
+        potentials = self.damped(self.classes.clamp_min(TINY).log())
         return potentials.masked_fill(~self.valid & self.valid.any(-1, keepdim=True), -math.inf)
 
     def shares(
@@ -49,6 +52,25 @@ class Problem(NamedTuple):
         weighted = p / p.shape[-1] if self.pixels is None else p * self.pixels[:, None]
         return weighted @ p.mT
 
+    def asked(self, potentials: Tensor) -> Tensor:
+        """(B, K) mass that each class is to carry: its class mass b or, relaxed, b exp(-slack g) to sum 1.
+
+        Brought to sum 1, it does not change with a constant on all potentials, as the shares do not.
+        """
+        if self.slack == 0:
+            return self.classes
+        logits = self.classes.clamp_min(TINY).log() - self.slack * potentials
+        return torch.softmax(logits.masked_fill(~self.valid, -1e30), dim=-1)
+
+    def damped(self, step: Tensor) -> Tensor:
+        """What is left of a Sinkhorn step (B, K) where the mass asked for moves as well."""
+        return step if self.slack == 0 else step / (1.0 + self.slack)
+
+    def error(self, asked: Tensor, marginal: Tensor) -> Tensor:
+        """(B,) largest relative error of a class marginal."""
+        error = (marginal - asked).abs() / asked.clamp_min(TINY if self.slack == 0 else LEAST_ASKED)
+        return error.masked_fill(~self.valid, 0.0).amax(-1)
+
     def sample(self, index: Tensor) -> Problem:
         """The same problem on some of the pixels."""
         if self.pixels is None:
@@ -62,11 +84,13 @@ class Problem(NamedTuple):
     def images(self, index: Tensor) -> Problem:
         """The same problem on some of the images."""
         pixels = None if self.pixels is None else self.pixels[index]
-        return Problem(self.scores[index], self.sharpness, pixels, self.classes[index], self.valid[index])
+        return self._replace(
+            scores=self.scores[index], pixels=pixels, classes=self.classes[index], valid=self.valid[index]
+        )
 
     def cooled(self, factor: float) -> Problem:
         """The same problem at ``1 / factor`` times the regulariser."""
-        return self._replace(sharpness=self.sharpness * factor)
+        return self._replace(sharpness=self.sharpness * factor, slack=self.slack / factor)
 
 
 class Solved(NamedTuple):
@@ -80,22 +104,16 @@ class Solved(NamedTuple):
     finished: bool = False  # whether the host knows that all images are within tol
 
 
-def log_gap(classes: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
-    """log(b / m), 0 where a class takes no part."""
-    ratio = classes.clamp_min(TINY).log() - marginal.clamp_min(TINY).log()
+def log_gap(asked: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
+    """log(asked / marginal), 0 where a class takes no part."""
+    ratio = asked.clamp_min(TINY).log() - marginal.clamp_min(TINY).log()
     return ratio.masked_fill(~valid, 0.0)
-
-
-def marginal_error(classes: Tensor, marginal: Tensor, valid: Tensor) -> Tensor:
-    """(B,) largest relative error of a class marginal."""
-    error = (marginal - classes).abs() / classes.clamp_min(TINY)
-    return error.masked_fill(~valid, 0.0).amax(-1)
 
 
 def iterate(
     problem: Problem,
     potentials: Tensor,
-    move: Callable[[Tensor, Tensor, Tensor], Tensor],
+    move: Callable[[Tensor, Tensor, Tensor, Tensor], Tensor],
     *,
     tol: float,
     max_iter: int,
@@ -103,8 +121,8 @@ def iterate(
 ) -> Solved:
     """Pass over the pixels until every image is within ``tol``; finished images keep their potentials.
 
-    ``move`` gives the next potentials from the present ones, their class marginals and their shares. During
-    the first ``blind`` passes nobody looks whether they are finished.
+    ``move`` gives the next potentials from the present ones, the class masses that they ask for, the class
+    marginals and the shares. During the first ``blind`` passes nobody looks whether they are finished.
     """
     shares, buffer = torch.empty_like(problem.scores), torch.empty_like(problem.scores)
     residual, finished = potentials[:, 0], False
@@ -113,13 +131,14 @@ def iterate(
     for count in range(1, max_iter + 1):
         shares = problem.shares(potentials, buffer=buffer, out=shares)
         m = problem.marginal(shares)
-        residual = marginal_error(problem.classes, m, problem.valid)
+        asked = problem.asked(potentials)
+        residual = problem.error(asked, m)
         passes += ~done
         done = residual <= tol
         finished = count > blind and bool(done.all())
         if count == max_iter or finished:
             break
-        potentials = torch.where(done[:, None], potentials, move(potentials, m, shares))
+        potentials = torch.where(done[:, None], potentials, move(potentials, asked, m, shares))
     # NaN is no residual at all: such an image is unfinished.
     residual = residual.nan_to_num(nan=math.inf, posinf=math.inf)
     return Solved(potentials, shares, residual, passes, finished=finished)

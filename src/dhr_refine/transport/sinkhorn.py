@@ -3,26 +3,34 @@
 from __future__ import annotations
 
 import math
+import warnings
+from collections.abc import Iterator
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .problem import Problem, Solved, iterate, log_gap, marginal_error
+from .problem import Problem, Solved, iterate, log_gap
+
+# Iterations of POT's relaxed solver between two looks at the error.
+_POT_ROUNDS = 10
 
 
-def sinkhorn(problem: Problem, *, tol: float, max_iter: int) -> Solved:
-    """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``."""
+def sinkhorn(problem: Problem, potentials: Tensor, *, tol: float, max_iter: int) -> Solved:
+    """Log-domain Sinkhorn in the class potentials: g += log(b / m), until every image is within ``tol``.
 
-    def move(g: Tensor, m: Tensor, shares: Tensor) -> Tensor:
-        return g + log_gap(problem.classes, m, problem.valid)
+    Relaxed, g <- (g + log(b / m)) / (1 + slack), but for a constant on all potentials: no pass leaves more
+    than 1 / (1 + slack) of their error.
+    """
 
-    return iterate(problem, problem.start(), move, tol=tol, max_iter=max_iter)
+    def move(g: Tensor, asked: Tensor, m: Tensor, shares: Tensor) -> Tensor:
+        return g + problem.damped(log_gap(asked, m, problem.valid))
+
+    return iterate(problem, potentials, move, tol=tol, max_iter=max_iter)
 
 
 def solve_by_pot(problem: Problem, *, tol: float, max_iter: int) -> Solved:
     """The same problems by the POT library, image by image in float64."""
-    import ot
-
     scores = problem.scores
     reg = 1.0 / problem.sharpness
     shares = torch.zeros_like(scores)
@@ -37,22 +45,73 @@ def solve_by_pot(problem: Problem, *, tol: float, max_iter: int) -> Solved:
         if not bool(columns.any()):
             continue
         a, target = pixels[rows], classes[columns]
-        _, log = ot.bregman.sinkhorn_log(
-            (a / a.sum()).cpu().numpy(),
-            (target / target.sum()).cpu().numpy(),
-            1.0 - scores[b][columns][:, rows].double().mT.cpu().numpy(),
-            reg,
-            # POT stops on the 2-norm of the marginal error, which bounds each entry of it.
-            stopThr=tol * float(target.min()),
-            numItermax=max_iter,
-            log=True,
-            warn=False,
-        )
+        given = [x.cpu().numpy() for x in (a / a.sum(), target / target.sum())]
+        given.append(1.0 - scores[b][columns][:, rows].double().mT.cpu().numpy())
         # The class potentials carry over to pixels of zero mass, which POT does not take.
         potentials = torch.full_like(classes, -math.inf)
-        potentials[columns] = torch.from_numpy(log["log_v"]).to(classes)
-        found[b] = potentials
+        if problem.slack == 0:
+            # POT stops on the 2-norm of the marginal error, which bounds each entry of it.
+            rounds = _pot_balanced(*given, reg, stop=tol * float(target.min()), max_iter=max_iter)
+        else:
+            rounds = _pot_relaxed(*given, reg, slack=problem.slack, max_iter=max_iter)
+        one = problem.images(torch.tensor([b], device=scores.device))
+        for log_v, spent in rounds:
+            potentials[columns] = torch.from_numpy(log_v).to(classes)
+            found[b], iterations[b] = potentials, spent
+            # Its relaxed solver stops on the change of its scalings; ours is the error of the class sums.
+            if problem.slack > 0 and float(_error_at(one, found[b][None])) <= tol:
+                break
         shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
-        iterations[b] = int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
-    residual = marginal_error(problem.classes, problem.marginal(shares), problem.valid)
+    residual = problem.error(problem.asked(found), problem.marginal(shares))
     return Solved(found, shares, residual, iterations, "pot", bool((residual <= tol).all()))
+
+
+def _error_at(problem: Problem, potentials: Tensor) -> Tensor:
+    return problem.error(problem.asked(potentials), problem.marginal(problem.shares(potentials)))
+
+
+def _pot_balanced(
+    a: np.ndarray, b: np.ndarray, cost: np.ndarray, reg: float, *, stop: float, max_iter: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Class potentials and the iterations until then, once."""
+    import ot
+
+    _, log = ot.bregman.sinkhorn_log(
+        a, b, cost, reg, stopThr=stop, numItermax=max_iter, log=True, warn=False
+    )  # fmt: skip
+    yield log["log_v"], int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
+
+
+def _pot_relaxed(
+    a: np.ndarray, b: np.ndarray, cost: np.ndarray, reg: float, *, slack: float, max_iter: int
+) -> Iterator[tuple[np.ndarray, int]]:
+    """Class potentials and the iterations until then, after every few of them."""
+    import ot
+
+    # A constant per pixel changes no plan; so no pixel's kernel is all zeros.
+    cost = cost - cost.min(axis=1, keepdims=True)
+    kernel = np.exp(-cost / reg)
+    scalings, spent = (np.zeros_like(a), np.zeros_like(b)), 0
+    while spent < max_iter:
+        count = min(_POT_ROUNDS, max_iter - spent)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that its numbers ran out of range: the residual tells
+            _, log = ot.unbalanced.sinkhorn_unbalanced(
+                a,
+                b,
+                cost,
+                reg,
+                (math.inf, reg / slack),
+                # To ones, as in the balanced problem: then no class has a head start.
+                c=np.ones_like(cost),
+                warmstart=scalings,
+                numItermax=count,
+                stopThr=0.0,
+                log=True,
+            )
+        scalings, spent = (log["logu"], log["logv"]), spent + len(log["err"])
+        if len(log["err"]) < count:
+            yield scalings[1], max(spent, 1)
+            return
+        # Its last half step once more, as with much slack its scalings of the classes round to 1.
+        yield np.log(b / (kernel.T @ np.exp(scalings[0]))) / (1 + slack), spent
