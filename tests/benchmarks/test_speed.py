@@ -26,6 +26,16 @@ def test_transport(benchmark, case, peer):
     assert transport_peers.marginal_error(plan) <= 1.001e-3
 
 
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("peer", [name for name in transport_peers.RELAXED_PEERS if name != "balanced"])
+def test_relaxed_transport(benchmark, case, peer):
+    scores = cam_scores(*CASES[case])
+    with threads(1):
+        plan = benchmark(transport_peers.RELAXED_PEERS[peer], scores)
+    exact = sinkhorn_ot(scores, class_penalty=transport_peers.PENALTY, tol=1e-6).class_mass
+    assert (plan.sum(-1) / exact - 1).abs().max() <= 1.5e-3
+
+
 @pytest.mark.parametrize("classes", [3, 21])
 def test_pooling(benchmark, classes):
     generator = torch.Generator().manual_seed(0)

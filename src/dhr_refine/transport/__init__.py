@@ -8,8 +8,10 @@ where Sinkhorn's alternation needs dozens.
 ``plan.py`` is the public call: ``marginals.py`` reads the masses, ``solver.py`` chooses the method.
 ``newton.py`` goes through ``lean.py`` (or its compiled counterpart ``lean_numba.py``) and finishes in
 ``climb.py`` what that leaves; ``sinkhorn.py`` holds the peers. All solve a ``problem.py`` and share its
-loop; ``gradients.py`` differentiates the solution, whoever found it. The steps call ``solver.py`` on input
-that is checked already. ``released.py`` is no transport: what the released code has in its place.
+loop; ``gradients.py`` differentiates the solution, whoever found it. Where the class masses are relaxed, the
+problem says what the potentials ask of each class, and the solvers bring the class sums to that. The steps
+call ``solver.py`` on input that is checked already. ``released.py`` is no transport: what the released code
+has in its place.
 """
 
 from .plan import ConvergenceWarning, TransportPlan, sinkhorn_ot

@@ -54,20 +54,21 @@ def solve_by_pot(problem: Problem, *, tol: float, max_iter: int) -> Solved:
             rounds = _pot_balanced(*given, reg, stop=tol * float(target.min()), max_iter=max_iter)
         else:
             rounds = _pot_relaxed(*given, reg, slack=problem.slack, max_iter=max_iter)
-        one = problem.images(torch.tensor([b], device=scores.device))
         for log_v, spent in rounds:
             potentials[columns] = torch.from_numpy(log_v).to(classes)
             found[b], iterations[b] = potentials, spent
             # Its relaxed solver stops on the change of its scalings; ours is the error of the class sums.
-            if problem.slack > 0 and float(_error_at(one, found[b][None])) <= tol:
+            if problem.slack > 0 and _error_of(problem, b, found) <= tol:
                 break
         shares[b] = torch.softmax(scores[b].double() / reg + potentials[:, None], dim=0).to(scores.dtype)
     residual = problem.error(problem.asked(found), problem.marginal(shares))
     return Solved(found, shares, residual, iterations, "pot", bool((residual <= tol).all()))
 
 
-def _error_at(problem: Problem, potentials: Tensor) -> Tensor:
-    return problem.error(problem.asked(potentials), problem.marginal(problem.shares(potentials)))
+def _error_of(problem: Problem, b: int, potentials: Tensor) -> float:
+    """Residual of one image at these potentials of all."""
+    one, g = problem.images(torch.tensor([b], device=potentials.device)), potentials[b : b + 1]
+    return float(one.error(one.asked(g), one.marginal(one.shares(g))))
 
 
 def _pot_balanced(
@@ -76,10 +77,9 @@ def _pot_balanced(
     """Class potentials and the iterations until then, once."""
     import ot
 
-    _, log = ot.bregman.sinkhorn_log(
-        a, b, cost, reg, stopThr=stop, numItermax=max_iter, log=True, warn=False
-    )  # fmt: skip
-    yield log["log_v"], int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
+    options = {"stopThr": stop, "numItermax": max_iter, "log": True, "warn": False}
+    _, log = ot.bregman.sinkhorn_log(a, b, cost, reg, **options)
+    yield np.asarray(log["log_v"]), int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
 
 
 def _pot_relaxed(
