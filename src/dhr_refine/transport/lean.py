@@ -63,12 +63,15 @@ def _rush(
     """Newton on the log residual, (diag(m) - A + m m^T) d = m log(asked / m), without safeguards.
 
     ``matrix`` is an inverse to use throughout (that of a subsample: then no pass needs the second moment of
-    all the pixels); None computes it in every pass.
+    all the pixels); None computes it in every pass. With slack its columns hold the m of the right side: a
+    sample may hardly know a class, and a step by its other m too long would never end.
     """
 
     def move(g: Tensor, asked: Tensor, m: Tensor, shares: Tensor) -> Tensor:
         inverse = _semidual_inverse(problem, shares) if matrix is None else matrix
-        side = m * log_gap(asked, m, problem.valid)
+        side = log_gap(asked, m, problem.valid)
+        if problem.slack == 0:
+            side = m * side
         step = (inverse @ side.double()[..., None])[..., 0]
         return g + step.to(g.dtype).clamp(-_LEAN_STEP, _LEAN_STEP)
 
@@ -78,16 +81,17 @@ def _rush(
 def _semidual_inverse(problem: Problem, p: Tensor) -> Tensor:
     """(B, K, K) float64 inverse of diag(m) - A + m m^T, identity rows for classes without a part.
 
-    A relaxed problem adds slack diag(m): what is asked for falls as the potentials rise. Cheaper than
-    :func:`newton_matrix` and good enough for problems that are not hard; the ridge only serves classes that
-    hardly overlap, which the safeguarded loop finishes.
+    A relaxed problem adds slack diag(m), as what is asked for falls where the potentials rise, and its
+    inverse comes with diag(m) on the right. Cheaper than :func:`newton_matrix` and good enough for problems
+    that are not hard; the ridge only serves classes that hardly overlap, which the safeguarded loop finishes.
     """
     flow = problem.covariance(p).double()
     m = flow.sum(-1)
     matrix = torch.diag_embed(m.where(problem.valid, 1.0) + 1e-9) - flow + m[:, :, None] * m[:, None, :]
-    if problem.slack > 0:
-        matrix = matrix + torch.diag_embed(problem.slack * m)
-    return torch.linalg.inv_ex(matrix).inverse
+    if problem.slack == 0:
+        return torch.linalg.inv_ex(matrix).inverse
+    matrix = matrix + torch.diag_embed(problem.slack * m)
+    return torch.linalg.inv_ex(matrix).inverse * m[:, None, :]
 
 
 def compiled_for(scores: Tensor) -> ModuleType | None:

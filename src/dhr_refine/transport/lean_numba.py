@@ -265,7 +265,8 @@ def _step(g, m, masses, slack, asked, moments, matrix, max_step, factors):
     """One Newton step on the log residual: ((1 + slack) diag(r) - A + r r^T) d = m log(asked / m).
 
     ``r`` are the row sums of A. Moves the potentials and what they ask for, and leaves in ``factors`` what
-    that multiplies the kernel by.
+    that multiplies the kernel by. With slack the right side is r log(asked / m): where A is that of a sample,
+    which may hardly know a class, a step by m / r too long would never end.
     """
     count = m.size
     for i in range(count):
@@ -280,7 +281,8 @@ def _step(g, m, masses, slack, asked, moments, matrix, max_step, factors):
             matrix[j, i] = matrix[i, j]
         matrix[i, i] += (1 + slack) * matrix[i, count] + 1e-9 if masses[i] > 0 else 1.0
     for i in range(count):
-        matrix[i, count] = m[i] * np.log(asked[i] / max(m[i], 1e-30)) if masses[i] > 0 else 0.0
+        weight = matrix[i, count] if slack > 0 else m[i]
+        matrix[i, count] = weight * np.log(asked[i] / max(m[i], 1e-30)) if masses[i] > 0 else 0.0
     # Elimination with row exchange; the matrix is small and symmetric positive definite in exact numbers.
     for i in range(count):
         best = i
