@@ -201,9 +201,11 @@ def cell_masses(inside: Array, grid: tuple[int, int]) -> Array:
     return (mass / max(mass.sum(), 1e-12)).ravel()
 
 
-def plan_shares(maps: Array, pixel_mass: Array, class_mass: Array, reg: float) -> Array:
+def plan_shares(
+    maps: Array, pixel_mass: Array, class_mass: Array, reg: float, class_penalty: float = math.inf
+) -> Array:
     flat = maps.reshape(len(maps), -1)
-    return sinkhorn(flat, reg, pixel_mass, class_mass)[1].reshape(maps.shape)
+    return sinkhorn(flat, reg, pixel_mass, class_mass, class_penalty)[1].reshape(maps.shape)
 
 
 def pool_with_seed(
@@ -230,6 +232,7 @@ def uss_step(
     seed_weight: float = 0.0,
     inside: Array | None = None,
     reg: float = 0.1,
+    class_penalty: float = math.inf,
 ) -> tuple[Array, Array]:
     """Eq. 3: scores f_OT(S) * S and the centroids."""
     inside = np.ones(mask.shape, dtype=bool) if inside is None else inside
@@ -238,7 +241,8 @@ def uss_step(
     heat = cosine_heatmaps(features, centroids)
     masses = class_masses(mask, labels, background, marginal, inside)
     if masses.sum() > 0:
-        heat = heat * plan_shares(heat, cell_masses(inside, features.shape[1:]), masses, reg)
+        cells = cell_masses(inside, features.shape[1:])
+        heat = heat * plan_shares(heat, cells, masses, reg, class_penalty)
     return heat * (counts > 0)[:, None, None], centroids
 
 
@@ -256,6 +260,7 @@ def wss_step(
     seed_weight: float = 0.0,
     inside: Array | None = None,
     reg: float = 0.1,
+    class_penalty: float = math.inf,
 ) -> tuple[Array, list[list[int]]]:
     """Eq. 4: inside each group of alike classes, multiply by the plan of the WSS similarities."""
     inside = np.ones(mask.shape, dtype=bool) if inside is None else inside
@@ -274,7 +279,8 @@ def wss_step(
         if len(group) > 1:
             own = np.zeros_like(masses)
             own[group] = masses[group]
-            result[group] *= plan_shares(heat, cell_masses(inside, grid), own, reg)[group]
+            shares = plan_shares(heat, cell_masses(inside, grid), own, reg, class_penalty)
+            result[group] *= shares[group]
     return result, groups
 
 
@@ -306,6 +312,7 @@ def refine(
     prior: float,
     normalise: bool,
     subtract_floor: bool = False,
+    class_penalty: float = math.inf,
     keep: float = 0.0,
     box: Box | None = None,
     tau: float = 0.8,
@@ -350,7 +357,7 @@ def refine(
     labels = ([] if background is None else [background]) + list(tag_labels)
     sure = np.where(seed == ignore, np.where((base == background) & inside, base, -1), seed)
     options = {"background": background, "marginal": marginal, "inside": inside, "reg": reg}
-    options |= {"seed": sure, "seed_weight": seed_weight}
+    options |= {"seed": sure, "seed_weight": seed_weight, "class_penalty": class_penalty}
     known = np.where(np.isin(init, labels), init, -1)
     first, centroids = uss_step(uss, known, labels, **options)
     second, groups = wss_step(first, levels, known, labels, centroids, tau=tau, **options)

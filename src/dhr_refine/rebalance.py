@@ -379,7 +379,8 @@ def _weights(
     if recipe.geometry == "centred":
         cells = context.box_mass(scores.shape[-2:])
         cells = cells if cells is None or images is None else cells[images]
-    return solve(flat, cells, classes, reg=reg, tol=1e-3).shares.reshape(scores.shape)
+    penalty = recipe.class_penalty
+    return solve(flat, cells, classes, reg=reg, tol=1e-3, class_penalty=penalty).shares.view(scores.shape)
 
 
 def rebalance_uss(features: Tensor, context: Context, *, reg: float, recipe: Recipe) -> Rebalanced:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_type_hints
 
 from .checks import check_choice, check_range
+from .transport.solver import LEAST_PENALTY
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,10 @@ class Recipe:
         Class masses of the transport in steps 2 and 3: the background keeps its area share of M_init, where
         half of the unknown pixels count as background, and the other classes split the rest equally; or all
         classes get the same.
+    class_penalty : float
+        Weight of the penalty by which these masses are asked for, see :func:`sinkhorn_ot`; ``math.inf``: they
+        are met exactly. Equal masses give a tag of one percent of the image many times its area; relaxed
+        ones give way where the features say so.
     transport : {"each", "last"}
         Transport on the USS scores before the WSS step (Eq. 3), or once on the final product (released).
     groups : {"connected", "rows"}
@@ -89,6 +95,7 @@ class Recipe:
     heatmap: Literal["relu", "minmax"] = "relu"
     plan: Literal["share", "minmax"] = "share"
     marginal: Literal["background", "uniform"] = "background"
+    class_penalty: float = 0.1
     transport: Literal["each", "last"] = "each"
     groups: Literal["connected", "rows"] = "connected"
     group_background: bool = True
@@ -112,6 +119,7 @@ class Recipe:
         check_range(self.seed_weight, "seed_weight", 0.0, 1.0)
         check_range(self.prior, "prior", 0.0, 1.0)
         check_range(self.keep, "keep", 0.0, 1.0)
+        check_range(self.class_penalty, "class_penalty", LEAST_PENALTY, math.inf)
 
     @classmethod
     def paper(cls) -> Recipe:
@@ -119,6 +127,7 @@ class Recipe:
         return cls(
             subtract_floor=False,
             marginal="uniform",
+            class_penalty=math.inf,
             merge="all",
             seed_weight=0.0,
             prior=0.0,
@@ -139,6 +148,7 @@ class Recipe:
             heatmap="minmax",
             plan="minmax",
             marginal="uniform",
+            class_penalty=math.inf,
             transport="last",
             groups="rows",
             merge="all",

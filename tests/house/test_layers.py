@@ -26,7 +26,8 @@ LAYERS = {
         ("errors", "checks", "compiled"),
         ("maps",),
         ("features", "training", "metrics", "files"),  # what stands beside the step
-        ("pooling", "transport", "recipe"),
+        ("pooling", "transport"),
+        ("recipe",),
         ("crf", "pamr"),
         ("base_masks", "rebalance", "inputs"),
         ("crops",),

@@ -16,6 +16,7 @@ PIECES = {
         key: getattr(RECIPES[name], key)
         for key in (
             "marginal",
+            "class_penalty",
             "merge",
             "seed_weight",
             "prior",

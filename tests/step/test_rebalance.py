@@ -69,6 +69,7 @@ def test_equals_the_reference(marginal, background, boxed, seeded):
         scene, mask, recipe, background=background, valid=inside if boxed else None, **shared
     )
     options = {"background": background, "marginal": marginal, "inside": inside[0].numpy()}
+    options["class_penalty"] = recipe.class_penalty
     if seeded:
         options |= {"seed": torch.where(seed == 255, -1, seed)[0].numpy(), "seed_weight": 0.7}
     plain = torch.where(mask == 255, -1, mask)[0].numpy()
@@ -92,7 +93,7 @@ def test_equals_the_reference_under_autocast():
     mask = local_mask(scene)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         first, second = both(scene, mask, Recipe())
-    options = {"background": 0, "marginal": "background"}
+    options = {"background": 0, "marginal": "background", "class_penalty": Recipe().class_penalty}
     plain, levels = mask[0].numpy(), [level.numpy() for level in scene.wss]
     scores, centroids = reference.uss_step(scene.uss.numpy(), plain, [0, 1, 2], **options)
     assert np.abs(first.scores[0].numpy() - scores).max() < 1e-5
@@ -133,7 +134,7 @@ def test_equals_the_reference_where_cosines_are_negative():
         uss_centroids=first.centroids,
         tau=-1.0,
     )
-    options = {"background": 0, "marginal": "background"}
+    options = {"background": 0, "marginal": "background", "class_penalty": Recipe().class_penalty}
     scores, centroids = reference.uss_step(uss, mask, [0, 1, 2], **options)
     assert (scores == 0).mean() > 0.2  # the ReLU has something to cut
     assert np.abs(first.scores[0].numpy() - scores).max() < 1e-5
@@ -146,7 +147,12 @@ def test_the_tolerance_of_the_transport_hardly_shows():
     mask = local_mask(scene)
     first, _ = both(scene, mask, Recipe())
     scores, _ = reference.uss_step(
-        scene.uss.numpy(), mask[0].numpy(), [0, 1, 2], background=0, marginal="background"
+        scene.uss.numpy(),
+        mask[0].numpy(),
+        [0, 1, 2],
+        background=0,
+        marginal="background",
+        class_penalty=Recipe().class_penalty,
     )
     assert np.abs(first.scores[0].numpy() - scores).max() < 1e-3
 

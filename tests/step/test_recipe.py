@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import FrozenInstanceError, asdict, replace
 
 import pytest
@@ -18,6 +19,7 @@ def test_the_default_is_what_the_measurements_chose():
         "heatmap": "relu",
         "plan": "share",
         "marginal": "background",
+        "class_penalty": 0.1,
         "transport": "each",
         "groups": "connected",
         "group_background": True,
@@ -36,6 +38,7 @@ def test_paper_is_the_literal_reading():
         Recipe(),
         subtract_floor=False,
         marginal="uniform",
+        class_penalty=math.inf,
         merge="all",
         seed_weight=0.0,
         prior=0.0,
@@ -95,6 +98,8 @@ def test_a_recipe_is_a_frozen_value():
         ("prior", 1.1, ValueError, r"prior must lie in \[0.0, 1.0\], got 1.1"),
         ("prior", -0.1, ValueError, r"prior must lie in \[0.0, 1.0\], got -0.1"),
         ("prior", float("nan"), ValueError, r"prior must lie in \[0.0, 1.0\], got nan"),
+        ("class_penalty", 0, ValueError, r"class_penalty must lie in \[1e-12, inf\], got 0"),
+        ("class_penalty", None, TypeError, "class_penalty must be a number, got None"),
         ("keep", -0.5, ValueError, r"keep must lie in \[0.0, 1.0\], got -0.5"),
         ("keep", True, TypeError, "keep must be a number, got bool True"),
         ("prior", "0.3", TypeError, "prior must be a number, got str '0.3'"),

@@ -21,7 +21,7 @@ Method = Literal["newton", "sinkhorn", "pot"]
 _LEAST_REG = 1e-6
 LARGEST_RANGE = 1e9
 # A penalty this small leaves nothing of the class masses.
-_LEAST_PENALTY = 1e-12
+LEAST_PENALTY = 1e-12
 # More slack than this changes no potential that float64 could tell from 0.
 _MOST_SLACK = 1e15
 
@@ -50,7 +50,7 @@ def check_reg(reg: float) -> None:
 def check_class_penalty(class_penalty: float | None) -> None:
     """Raise unless the penalty is None or a number above zero, infinity included."""
     if class_penalty is not None:
-        check_range(class_penalty, "class_penalty", _LEAST_PENALTY, math.inf)
+        check_range(class_penalty, "class_penalty", LEAST_PENALTY, math.inf)
 
 
 def extent_of(scores: Tensor) -> tuple[float, float]:
