@@ -23,15 +23,21 @@ from __future__ import annotations
 
 import argparse
 import io
+import math
+import re
+import signal
 import sys
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from command_line import Parser, number, reading, run_command, whole, writing
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -129,6 +135,10 @@ def autocast(options: argparse.Namespace, device: torch.device) -> torch.autocas
 
 def train(options: argparse.Namespace, run: Run) -> None:
     """Train; evaluate at the start, in the middle and at the end; keep checkpoints."""
+    if options.batch % run.world:
+        raise UserError(
+            f"--batch {options.batch} cannot be split over {run.world} processes: pass a multiple"
+        )
     samples, held_out, names, groups = read_data(options)
     run.say(f"{len(samples)} images to train on, {len(held_out)} held out, {len(names)} classes")
     uss = Features(options.cache, options.networks)
@@ -147,16 +157,17 @@ def train(options: argparse.Namespace, run: Run) -> None:
 
     # Process r of w takes the r-th of w equal parts of every batch.
     share = options.batch // run.world
-    firsts = [step * options.batch + run.rank * share for step in range(options.steps)]
+    firsts = range(run.rank * share, options.steps * options.batch, options.batch)
     loader = DataLoader(
         Crops(samples, uss, crop=options.crop, classes=len(names), seed=options.seed),
-        batch_sampler=[range(first, first + share) for first in firsts[start:]],
+        batch_sampler=(range(first, first + share) for first in firsts[start:]),  # type: ignore[arg-type]
         collate_fn=collate,
         num_workers=options.workers,
         multiprocessing_context="spawn" if options.workers else None,
         generator=torch.Generator(),  # unused, but without it the global one is drawn from
     )
-    batches = iter(loader)
+    with deaf(options.workers > 0):
+        batches = iter(loader)
     for step in run.track(range(start, options.steps), "training", done=start):
         if step in (0, options.steps // 2):
             evaluate(model, held_out, uss, run, step, options)
@@ -164,6 +175,8 @@ def train(options: argparse.Namespace, run: Run) -> None:
         batch = next(batches).to(run.device)
         with autocast(options, run.device):
             out = network(batch.images)
+        if not all(part.isfinite().all() for part in (out.cams, out.logits)):
+            raise UserError(diverged(step))
         before = time.perf_counter()
         base = base_masks(out, batch, options, feedback=options.feedback * (step >= options.warmup))
         masks = target_masks(base, out, batch, options)
@@ -179,10 +192,13 @@ def train(options: argparse.Namespace, run: Run) -> None:
         scaler.update()
 
         if options.save_masks:
-            (run.out / "masks").mkdir(exist_ok=True)
-            for position, mask in enumerate(masks.cpu(), firsts[step]):
-                write_atomic(run.out / "masks" / f"{position:07d}.png", index_png(mask, viz.palette(21)))
+            with writing(run.out / "masks", "--out"):
+                (run.out / "masks").mkdir(exist_ok=True)
+                for position, mask in enumerate(masks.cpu(), firsts[step]):
+                    write_atomic(run.out / "masks" / f"{position:07d}.png", index_png(mask, viz.palette(21)))
         values = run.mean(cls, seg, has_labels(masks).float().mean(), (masks != base).float().mean())
+        if not all(map(math.isfinite, values)):
+            raise UserError(diverged(step))
         row = dict(zip(("loss_cls", "loss_seg", "labelled_crops", "changed_pixels"), values))
         seconds = {"seconds": time.perf_counter() - clock, "seconds_masks": masking}
         run.log("log", {"step": step, **row, "lr": options.lr * decay, **seconds})
@@ -196,15 +212,41 @@ def read_data(options: argparse.Namespace) -> tuple[list[Sample], list[Sample], 
     if options.root is None:
         samples, names, groups = demo_photos()
         return samples, [], names, groups
-    held_out = read_folder(options.root, "val")
+    samples = read_folder(options.root, options.split)
+    if not samples:
+        raise UserError(f"--split {options.split} of {options.root} has no image: name another one")
+    held_out = read_folder(options.root, "val") if options.eval_images else []
+    if any(sample.truth is None for sample in held_out):
+        raise UserError(
+            f"{options.root} has no folder SegmentationClassAug or SegmentationClass to evaluate with: add "
+            "it, or pass --eval-images 0"
+        )
     # Evenly over the list, the same ones in every run.
     chosen = np.linspace(0, len(held_out), min(options.eval_images, len(held_out)), endpoint=False)
     return (
-        read_folder(options.root, options.split),
+        samples,
         [held_out[int(i)] for i in chosen],
         list(voc.CLASSES),
         None,
     )
+
+
+def diverged(step: int) -> str:
+    """What to say when numbers are NaN or infinite."""
+    return f"the network or the loss is not finite at step {step}: lower --lr, and leave out --amp"
+
+
+@contextmanager
+def deaf(wanted: bool) -> Iterator[None]:
+    """Child processes started inside do not hear Ctrl-C: this one ends them, and speaks alone."""
+    if not wanted or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @torch.no_grad()
@@ -252,25 +294,60 @@ def evaluate(
         arrays |= {f"{kind}/{name}": array for name, array in one._asdict().items()}
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
-    write_atomic(run.out / f"evaluation-{step:06d}.npz", buffer.getvalue())
+    path = run.out / f"evaluation-{step:06d}.npz"
+    with writing(path, "--out"):
+        write_atomic(path, buffer.getvalue())
 
 
 def compare(first: Path, second: Path) -> None:
     """Print mIoU of two runs and the difference with its standard error (paired bootstrap over images)."""
-    steps = [path.name for path in sorted(first.glob("evaluation-*.npz")) if (second / path.name).is_file()]
+    for folder in (first, second):
+        if not folder.is_dir():
+            raise UserError(f"--compare: {folder} is no folder: pass the --out of two runs")
+    pattern = re.compile(r"evaluation-(\d+)\.npz")
+    found = [
+        {int(match[1]): path for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
+        for folder in (first, second)
+    ]
+    steps = sorted(found[0].keys() & found[1].keys())
     if not steps:
-        raise UserError(f"--compare: {first} and {second} have no evaluation of the same step")
-    for name in steps:
-        print(f"step {int(name[11:17])}")
-        with np.load(first / name) as a, np.load(second / name) as b:
-            for kind in KINDS:
-                one, other = (ImageCounts(*(f[f"{kind}/{n}"] for n in ImageCounts._fields)) for f in (a, b))
-                images = len(one.true)
-                weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 1000)
-                before, after = 100 * scores_of(one).miou, 100 * scores_of(other).miou
-                drawn = 100 * (scores_of(other, weights=weights).miou - scores_of(one, weights=weights).miou)
-                change = f"({after - before:+.1f} ± {np.std(drawn):.1f})"
-                print(f"  {kind:12s} mIoU {before:5.1f} % -> {after:5.1f} % {change}")
+        raise UserError(
+            f"--compare: {first} and {second} have no evaluation of the same step: compare runs with as many "
+            "--steps, on a --root with ground truth"
+        )
+    for step in steps:
+        a, b = (read_evaluation(files[step]) for files in found)
+        if any(not np.array_equal(a[kind].true, b[kind].true) for kind in KINDS):
+            raise UserError(
+                f"--compare: {first} and {second} were evaluated on other images at step {step}: run both "
+                "with the same --root and --eval-images"
+            )
+        print(f"step {step}")
+        for kind in KINDS:
+            one, other = a[kind], b[kind]
+            images = len(one.true)
+            weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 1000)
+            before, after = 100 * scores_of(one).miou, 100 * scores_of(other).miou
+            drawn = 100 * (scores_of(other, weights=weights).miou - scores_of(one, weights=weights).miou)
+            change = f"({after - before:+.1f} ± {np.std(drawn):.1f})"
+            print(f"  {kind:12s} mIoU {before:5.1f} % -> {after:5.1f} % {change}")
+
+
+def read_evaluation(path: Path) -> dict[str, ImageCounts]:
+    """The counts that ``evaluate`` has written, per kind of mask."""
+    with reading(path, "run that training again, or delete the file"):
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            counts = {
+                kind: ImageCounts(*(arrays[f"{kind}/{name}"] for name in ImageCounts._fields))
+                for kind in KINDS
+            }
+        parts = [part for one in counts.values() for part in one]
+        shape = parts[0].shape
+        if len(shape) != 2 or 0 in shape or any(part.shape != shape for part in parts):
+            raise ValueError("its counts are not of one shape (images, labels)")
+        if any(part.dtype.kind not in "iu" or (part < 0).any() for part in parts):
+            raise ValueError("its counts are no numbers of pixels")
+    return counts
 
 
 # --------------------------------------------------------------------------------------------------
@@ -279,27 +356,31 @@ def compare(first: Path, second: Path) -> None:
 
 def parser() -> argparse.ArgumentParser:
     """The command line."""
-    p = argparse.ArgumentParser("train_wss", description=(__doc__ or "").split("\n")[0])
+    p = Parser("train_wss", description=(__doc__ or "").split("\n")[0])
     p.add_argument("--root", type=Path, help="VOC-like folder; default: the demo's photos, no ground truth")
     p.add_argument("--split", default="train", help="images to train on, of ImageSets/Segmentation")
     p.add_argument("--out", type=Path, default=Path("dhr-refine-train"), help="logs and checkpoints")
     p.add_argument("--head", type=Path, help="CAM head to start from: file with weight (20, 1280) and bias")
     p.add_argument("--no-dhr", action="store_true", help="train on the base masks instead")
-    p.add_argument("--steps", type=int, default=200)
-    p.add_argument("--batch", type=int, default=8, help="crops of a step, over all processes")
-    p.add_argument("--crop", type=int, default=256, help="pixels, a multiple of 32")
-    p.add_argument("--warmup", type=int, help="steps with base masks from CAMs; default: a third")
-    p.add_argument("--feedback", type=float, default=0.5, help="then the weight of the network's own masks")
-    p.add_argument("--background", type=float, default=0.3, help="score of the background beside the CAMs")
+    p.add_argument("--steps", type=whole(1), default=200)
+    p.add_argument("--batch", type=whole(1), default=8, help="crops of a step, over all processes")
+    p.add_argument("--crop", type=multiple_of_32, default=256, help="pixels, a multiple of 32")
+    p.add_argument("--warmup", type=whole(0), help="steps with base masks from CAMs; default: a third")
+    p.add_argument(
+        "--feedback", type=number(0, 1), default=0.5, help="then the weight of the network's masks"
+    )
+    score = number(0, 1, above=True)
+    p.add_argument("--background", type=score, default=0.3, help="score of the background beside the CAMs")
     p.add_argument("--boundary", choices=sorted(BOUNDARIES), default="crf")
-    p.add_argument("--lr", type=float, default=1e-3, help="of heads and decoder; a tenth for the backbone")
-    p.add_argument("--seed", type=int, default=0)
-    p.add_argument("--eval-images", type=int, default=60, help="held-out images with ground truth")
-    p.add_argument("--eval-size", type=int, default=320, help="their longer side in pixels")
+    rate = number(0, above=True)
+    p.add_argument("--lr", type=rate, default=1e-3, help="of heads and decoder; a tenth for the backbone")
+    p.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    p.add_argument("--eval-images", type=whole(0), default=60, help="held-out images with ground truth")
+    p.add_argument("--eval-size", type=whole(1), default=320, help="their longer side in pixels")
     p.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on a GPU")
-    p.add_argument("--device", default="cpu", help="cpu or cuda")
-    p.add_argument("--workers", type=int, default=0, help="processes that load images")
-    p.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
+    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
+    p.add_argument("--workers", type=whole(0, 1024), default=0, help="processes that load images")
+    p.add_argument("--save-every", type=whole(1), default=50, help="steps between checkpoints")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     p.add_argument("--save-masks", action="store_true", help="write every target mask as a PNG")
     p.add_argument("--tensorboard", action="store_true", help="log there too")
@@ -310,24 +391,40 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+def multiple_of_32(text: str) -> int:
+    """Type of an argument: pixels of a crop."""
+    value = whole(32)(text)
+    if value % 32:
+        raise argparse.ArgumentTypeError(f"must be a multiple of 32, got {value}")
+    return value
+
+
+def device(text: str) -> str:
+    """Type of an argument: a device that is there."""
+    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
+    if text != "cpu" and int(text[5:] or 0) >= torch.cuda.device_count():
+        raise argparse.ArgumentTypeError(
+            f"{text} is not among the {torch.cuda.device_count()} GPUs that this torch sees: leave it out to "
+            "train on the CPU"
+        )
+    return text
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or compare; an error that the user can mend is one line."""
     options = parser().parse_args(argv)
     options.warmup = options.steps // 3 if options.warmup is None else options.warmup
-    try:
+
+    def job() -> None:
         if options.compare:
             compare(*options.compare)
-            return 0
-        if options.crop % 32 or options.crop < 32:
-            raise UserError(f"--crop must be a multiple of 32, got {options.crop}")
+            return
         with Run(options) as run:
-            if options.batch % run.world or options.batch < 1:
-                raise UserError(f"--batch {options.batch} cannot be split over {run.world} processes")
             train(options, run)
-    except UserError as error:
-        print(f"train_wss: {error}", file=sys.stderr)
-        return 2
-    return 0
+
+    again = "" if options.compare else f"; with --resume it goes on from the last checkpoint in {options.out}"
+    return run_command("train_wss", job, stopped=f"stopped{again}")
 
 
 if __name__ == "__main__":

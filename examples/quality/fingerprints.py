@@ -13,6 +13,7 @@ from dhr_refine.datasets.cache import digest
 
 PACKAGE = Path(dhr_refine.__file__).parent
 WITHOUT_INFLUENCE = {
+    "__main__.py",
     "cli.py",
     "datasets",
     "demo",

@@ -10,10 +10,12 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
+from command_line import reading
 from torch import Tensor
 
 from dhr_refine.datasets.photos import PHOTOS
-from dhr_refine.datasets.voc import voc_tags, voc_targets
+from dhr_refine.datasets.voc import CLASSES, voc_tags, voc_targets
+from dhr_refine.errors import UserError
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.training import View
 from wss.networks import Features
@@ -30,17 +32,34 @@ class Sample:
 
     def load(self) -> Tensor:
         """The image, (3, H, W) uint8."""
-        return self.image if isinstance(self.image, Tensor) else read_picture(self.image)
+        if isinstance(self.image, Tensor):
+            return self.image
+        with reading(self.image, f"replace it, or take {self.key} out of the split"):
+            return read_picture(self.image)
 
     def load_truth(self, classes: int, ignore_index: int) -> Tensor:
-        """The ground truth, (H, W) int64."""
+        """The ground truth, (H, W) int64, at the image's size."""
         assert self.truth is not None
-        return torch.from_numpy(read_index_mask(self.truth, classes, ignore_index))
+        with reading(self.truth, f"replace it, or take {self.key} out of the split"):
+            truth = torch.from_numpy(read_index_mask(self.truth, classes, ignore_index))
+        size = self.load().shape[1:]
+        if truth.shape != size:
+            raise UserError(
+                f"{self.truth} is {tuple(truth.shape)} but the image {tuple(size)} (H, W): the ground truth "
+                "has to be at the image's size"
+            )
+        return truth
 
 
 def read_folder(root: Path, split: str) -> list[Sample]:
     """Images of a split of a VOC-like folder, with the tags of index.json or of the XML annotations."""
-    tags, truth = voc_tags(root, split), voc_targets(root)
+    with reading(f"--root {root} (index.json, or the list and annotations of {split})", "mend or replace it"):
+        tags, truth = voc_tags(root, split), voc_targets(root)
+    for key, own in tags.items():
+        if not all(type(tag) is int and 0 <= tag < len(CLASSES) for tag in own):
+            raise UserError(
+                f"--root {root}: index.json has image_tags of {key} that are not labels from 1 to 20"
+            )
     return [
         Sample(key, root / "JPEGImages" / f"{key}.jpg", tags[key], truth and truth / f"{key}.png")
         for key in sorted(tags)

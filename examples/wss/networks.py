@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from command_line import reading, writing
 from torch import Tensor, nn
 
 from dhr_refine.errors import UserError
@@ -28,6 +29,7 @@ class Features:
         """Features of the ViT, or (``networks`` "tiny") mean colours on its grid."""
         self.networks = networks
         recipe = VIT_SHA256[:12] if networks == "pretrained" else "colours"
+        self.depth = 384 if networks == "pretrained" else 3
         self.folder = folder / f"uss-{recipe}"
 
     def grid(self, size: Sequence[int], cell: int = 8) -> tuple[int, int]:
@@ -41,21 +43,36 @@ class Features:
 
     def read(self, image: Tensor) -> Tensor:
         """(D, u, v) float16 features that ``prepare`` has written."""
-        return torch.load(self.path(image), weights_only=True)
+        with reading(path := self.path(image), "start the script again, which makes it anew"):
+            features = torch.load(path, map_location="cpu", weights_only=True)
+            fits = isinstance(features, Tensor) and features.dtype == torch.half and features.ndim == 3
+            if (
+                not fits
+                or len(features) != self.depth
+                or 0 in features.shape
+                or not features.isfinite().all()
+            ):
+                raise ValueError(f"it holds no features ({self.depth}, u, v) of half precision")
+        return features
 
     def prepare(self, samples: Sequence[Sample], vit: Path | None, run: Run) -> None:
-        """Compute what is missing, every process its share."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Compute what is missing or damaged, every process its share."""
+        with writing(self.folder, "--cache"):
+            self.folder.mkdir(parents=True, exist_ok=True)
         network: Callable[[Tensor], Tensor] | None = None
         for sample in run.track(samples[run.rank :: run.world], "USS features of the full images"):
             image = sample.load()
-            if (path := self.path(image)).is_file():
+            try:
+                self.read(image)
                 continue
+            except UserError:
+                path = self.path(image)
             if network is None:
                 network = self._colours if self.networks == "tiny" else self._vit(vit, run.device)
             with run.device:  # the ViT's constants are made on the default device
                 features = network(image.to(run.device))[0]
-            write_atomic(path, to_bytes(features.half().cpu()))
+            with writing(path, "--cache"):
+                write_atomic(path, to_bytes(features.half().cpu()))
         run.wait()
 
     def _vit(self, vit: Path | None, device: torch.device) -> VisionTransformer:
@@ -151,10 +168,17 @@ class TinyBackbone(nn.Module):
 def load_head(path: Path | None, classes: int, groups: list[list[int]] | None) -> Any:
     """Weight and bias of the CAM head: from a file, from ImageNet's classes, or None to start from zero."""
     if path is not None:
-        head = torch.load(path, weights_only=True)
-        if head["weight"].shape != (classes, 1280):
-            raise UserError(f"--head {path} has weights {tuple(head['weight'].shape)}, not ({classes}, 1280)")
-        return head["weight"].float(), head["bias"].float()
+        with reading(f"--head {path}", "pass a torch file with the tensors weight and bias"):
+            head = torch.load(path, map_location="cpu", weights_only=True)
+            parts = [head[name].detach().float() for name in ("weight", "bias")]
+        for name, part, shape in zip(("weight", "bias"), parts, ((classes, 1280), (classes,))):
+            if part.shape != shape:
+                raise UserError(
+                    f"--head {path} has {name} {tuple(part.shape)}, not {shape}: train one for these classes"
+                )
+            if not part.isfinite().all():
+                raise UserError(f"--head {path} has NaN or infinity in {name}: train it anew")
+        return tuple(parts)
     if groups is not None:
         last: Any = Classifier.load().network._fc
         means = [(last.weight[group].mean(0), last.bias[group].mean()) for group in groups]

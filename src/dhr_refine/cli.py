@@ -110,3 +110,7 @@ def _share(text: str) -> float:
     if not 0 <= value <= 1:
         raise argparse.ArgumentTypeError(f"must be a number from 0 to 1, got {text!r}")
     return value
+
+
+if __name__ == "__main__":
+    sys.exit(main())

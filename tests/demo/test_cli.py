@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,3 +98,12 @@ def test_unwritable_output_gives_one_line(tmp_path, capsys):
     assert "cannot be written" in message
     assert "--out" in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("module", ["dhr_refine", "dhr_refine.cli"])
+def test_python_m_is_the_same_command(module):
+    process = subprocess.run(
+        [sys.executable, "-m", module, "--version"], capture_output=True, text=True, timeout=120
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout == f"dhr-refine {dhr_refine.__version__}\n"

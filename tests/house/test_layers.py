@@ -38,6 +38,7 @@ LAYERS = {
         ("__init__",),  # the package's own names
         ("demo",),
         ("cli",),
+        ("__main__",),
     ),
     "crf": (
         ("geometry", "images", "unary", "labels"),

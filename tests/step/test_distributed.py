@@ -15,6 +15,7 @@ import torch.distributed as dist
 import torch.multiprocessing as mp
 from places import ROOT
 from scenes import make_scene, stack
+from voc_folder import TINY, make_folder
 
 from dhr_refine import refine_mask
 
@@ -70,8 +71,6 @@ def test_the_training_script_under_torchrun(tmp_path):
     """Two steps: the masks of step 0 are bit-equal to one process's, losses and weights equal to rounding."""
     pytest.importorskip("PIL", reason="needs Pillow")
     pytest.importorskip("rich", reason="needs rich")
-    from test_training_run import TINY, make_folder
-
     root = make_folder(tmp_path / "voc")
     arguments = [*TINY, "--batch", "4", "--steps", "2", "--save-masks", "--root", str(root)]
     launcher = ["-m", "torch.distributed.run", "--nproc-per-node", str(WORLD), "--master-port"]

@@ -1,0 +1,8 @@
+"""``python -m dhr_refine`` is the command ``dhr-refine``."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
