@@ -31,15 +31,18 @@ The parts are in the folder ``quality``, for research scripts to import:
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import platform
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from command_line import Parser, number, reading, run_command, whole, writing
 from quality.evaluation import Edges, Variant, ablations, base_row, evaluate, masks_of
 from quality.figures import TITLES, caption, cells, extremes, markdown, summarise, tau_figure, without_nan
 from quality.samples import Sample, Source, prepare
@@ -61,31 +64,31 @@ RECIPES = {"default": Recipe(), "released": Recipe.released(), "paper": Recipe.p
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the benchmark; returns the exit code."""
     arguments = parser().parse_args(argv)
-    try:
-        run(arguments)
-    except (UserError, OSError) as error:
-        print(f"benchmark_quality: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from here", file=sys.stderr)
-        return 130
-    return 0
+    refuse(arguments, parser().error)
+    stopped = "stopped; the same command goes on from here"
+    return run_command("benchmark_quality", lambda: run(arguments), stopped=stopped)
 
 
 def parser() -> argparse.ArgumentParser:
     """The arguments."""
-    result = argparse.ArgumentParser(description="Quality of refined masks on images with ground truth.")
+    result = Parser("benchmark_quality", description="Quality of refined masks on images with ground truth.")
     data = result.add_argument_group("data set")
     data.add_argument("--root", type=Path, help="VOC-like folder, or --images and --targets")
     data.add_argument("--images", type=Path, help="folder of images")
     data.add_argument("--targets", type=Path, help="folder of index PNGs of the same names")
     data.add_argument("--list", type=Path, help="text file of image ids (all targets)")
     data.add_argument("--split", default="val", help="split of --root (%(default)s)")
-    data.add_argument("--classes", type=int, default=21, help="labels, background included (%(default)s)")
-    data.add_argument("--ignore-index", type=int, default=255, help="label left out (%(default)s)")
+    data.add_argument(
+        "--classes", type=whole(2, 65536), default=21, help="labels with background (%(default)s)"
+    )
+    data.add_argument(
+        "--ignore-index", type=whole(-1, 65535), default=255, help="label left out (%(default)s)"
+    )
     data.add_argument("--tags", type=Path, help="cls_labels.npy (default: tags of the ground truth)")
-    data.add_argument("--min-classes", type=int, default=1, help="foreground classes in the ground truth")
-    data.add_argument("--limit", type=int, help="only the first images")
+    data.add_argument(
+        "--min-classes", type=whole(0), default=1, help="foreground classes in the ground truth"
+    )
+    data.add_argument("--limit", type=whole(1), help="only the first images")
     data.add_argument("--half", choices=("tune", "check"), help="the first, third, ... image, or the others")
     data.add_argument(
         "--miou-labels", type=_numbers, help="labels that mIoU, mFPR and mFNR average over, as 0,8,15 (all)"
@@ -97,7 +100,8 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--uss", type=Path, help="folder of features (D, h, w): .npy, .npz or .pt")
     made.add_argument("--wss", type=Path, help="folder of features, one or several levels in a file")
     made.add_argument("--masks", type=Path, help="folder of base masks (default: made of the CAMs)")
-    made.add_argument("--background", type=float, default=0.2, help="background score (%(default)s)")
+    score = number(0, 1)
+    made.add_argument("--background", type=score, default=0.2, help="background score (%(default)s)")
     made.add_argument("--vit", type=Path, help=f"the {VIT_REQUIREMENT} wheel or its ONNX file")
     made.add_argument(
         "--allow-pickle", action="store_true", help="unpickle files, which can run any code that they hold"
@@ -115,8 +119,10 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--taus", type=_floats, default=(), help="also the default recipe at these tau, as 0.6,0.8,1 (none)"
     )
-    work.add_argument("--draws", type=int, default=1000, help="resamples of the bootstrap (%(default)s)")
-    work.add_argument("--threads", type=int, help="CPU threads of PyTorch")
+    work.add_argument(
+        "--draws", type=whole(1, 10**7), default=1000, help="resamples of the bootstrap (%(default)s)"
+    )
+    work.add_argument("--threads", type=whole(1, 4096), help="CPU threads of PyTorch")
     work.add_argument(
         "--cache",
         type=Path,
@@ -139,10 +145,7 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _floats(text: str) -> tuple[float, ...]:
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"must be numbers with commas, got {text!r}") from None
+    return tuple(map(number(-1, 1), text.split(",")))
 
 
 def _recipes(text: str) -> tuple[str, ...]:
@@ -150,6 +153,35 @@ def _recipes(text: str) -> tuple[str, ...]:
     if set(names) - set(RECIPES):
         raise argparse.ArgumentTypeError(f"must be of {', '.join(RECIPES)}, with commas, got {text!r}")
     return names
+
+
+def refuse(arguments: argparse.Namespace, complain: Callable[[str], object]) -> None:
+    """Complain of arguments that do not go together."""
+    labels = arguments.miou_labels or ()
+    if len(set(labels)) < len(labels) or not all(0 <= label < arguments.classes for label in labels):
+        complain(f"--miou-labels must be different labels below --classes {arguments.classes}, got {labels}")
+    if arguments.ignore_index == 0:
+        complain("--ignore-index 0 is the background: name the label of pixels to leave out, 255 as a rule")
+    if arguments.json is not None and arguments.markdown is not None:
+        if arguments.json.absolute() == arguments.markdown.absolute():
+            complain(f"--json and --markdown are both {arguments.json}: name two files")
+
+
+def make_room(arguments: argparse.Namespace) -> None:
+    """Make the folders of the files to write, before hours of work rather than after."""
+    for option in ("json", "markdown", "figures"):
+        path = getattr(arguments, option)
+        if path is None:
+            continue
+        folder = path if option == "figures" else path.parent
+        with writing(path, f"--{option}"):
+            folder.mkdir(parents=True, exist_ok=True)
+            if path.is_dir() and option != "figures":
+                raise IsADirectoryError(errno.EISDIR, "it is a folder")
+            if not os.access(folder, os.W_OK):
+                raise PermissionError(errno.EACCES, "permission denied")
+    if arguments.figures is not None:
+        require("matplotlib.pyplot")
 
 
 def items_of(arguments: argparse.Namespace) -> list[Item]:
@@ -161,25 +193,40 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
     else:
         raise UserError("the data set is missing: pass --root VOC2012, or --images DIR and --targets DIR")
     if arguments.list is not None:
-        keys = read_list(arguments.list)
+        with reading(arguments.list, "pass a text file with an image id per line"):
+            keys = read_list(arguments.list)
     elif arguments.root is not None:
-        keys = voc_split(arguments.root, arguments.split)
+        with reading(f"index.json of {arguments.root}", "mend it, or pass --list FILE"):
+            keys = voc_split(arguments.root, arguments.split)
     else:
         keys = [path.stem for path in targets.glob("*.png")]
     tags = None
     if arguments.tags is not None:
-        tags = read_tags(arguments.tags, arguments.classes, allow_pickle=arguments.allow_pickle)
-    return select(
-        keys,
-        images,
-        targets,
-        classes=arguments.classes,
-        ignore_index=arguments.ignore_index,
-        tags=tags,
-        min_classes=arguments.min_classes,
-        part=arguments.half,
-        limit=arguments.limit,
-    )
+        with reading(arguments.tags, "pass a cls_labels.npy"):
+            tags = read_tags(arguments.tags, arguments.classes, allow_pickle=arguments.allow_pickle)
+    try:
+        items = select(
+            keys,
+            images,
+            targets,
+            classes=arguments.classes,
+            ignore_index=arguments.ignore_index,
+            tags=tags,
+            min_classes=arguments.min_classes,
+            part=arguments.half,
+            limit=arguments.limit,
+        )
+    except (UserError, OSError):
+        raise
+    except Exception as error:  # a damaged picture can fail in any way
+        with reading(f"a picture of {targets}", "replace it, or leave it out with --list FILE"):
+            raise error
+    for item in items:
+        if arguments.ignore_index - 1 in item.tags:
+            raise UserError(
+                f"{item.key} has the tag of --ignore-index {arguments.ignore_index}: leave one out"
+            )
+    return items
 
 
 def variants(arguments: argparse.Namespace, boundary: Any) -> dict[str, Variant]:
@@ -195,6 +242,7 @@ def variants(arguments: argparse.Namespace, boundary: Any) -> dict[str, Variant]
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     """Everything that the command line asks for; returns the summary."""
     console = require("rich.console").Console()
+    make_room(arguments)
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     boundary = None if arguments.boundary == "none" else arguments.boundary
@@ -254,6 +302,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             return stages["final"]
 
         picked = [load(items[place]) for place in extremes(summary, name)]
+        if not picked:
+            raise UserError(
+                "--figures: no image has an IoU, its ground truth is all --ignore-index: leave it out"
+            )
         outputs[arguments.figures / "extremes.png"] = figure_png(
             viz.show_extremes(
                 [sample.image for sample in picked],
@@ -268,8 +320,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             outputs[arguments.figures / "tau.png"] = figure_png(tau_figure(summary, arguments.taus))
     for path, content in outputs.items():
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomic(path, content)
+            with writing(path, "another path"):
+                write_atomic(path, content)
     return summary
 
 

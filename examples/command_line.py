@@ -89,6 +89,15 @@ def reading(what: Path | str, fix: str) -> Iterator[None]:
 
 
 @contextmanager
+def explained(key: str) -> Iterator[None]:
+    """What the library's functions refuse inside is in the files of an image: a UserError that names it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(f"image {key}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
 def writing(path: Path, option: str) -> Iterator[None]:
     """The operating system's refusal to write becomes a UserError that names the path and its option."""
     try:

@@ -10,12 +10,14 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from command_line import explained
 from torch import Tensor
 
 from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
 from dhr_refine.datasets.cache import Cache, digest
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
+from quality.kept import are_masks, kept
 from quality.samples import Sample
 
 BASE = ("", "base mask")
@@ -87,19 +89,20 @@ def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int 
             calls += 1
             return edges(cast(Tensor, images), probs) if last or calls == 1 else probs
 
-        return refine_steps(
-            sample.cams,
-            sample.base,
-            sample.uss,
-            sample.wss,
-            sample.image,
-            labels=list(sample.tags),
-            ignore_index=ignore_index,
-            tau=tau,
-            reg=variant.reg,
-            boundary=boundary,
-            recipe=variant.recipe,
-        )
+        with explained(sample.key):
+            return refine_steps(
+                sample.cams,
+                sample.base,
+                sample.uss,
+                sample.wss,
+                sample.image,
+                labels=list(sample.tags),
+                ignore_index=ignore_index,
+                tau=tau,
+                reg=variant.reg,
+                boundary=boundary,
+                recipe=variant.recipe,
+            )
 
     makers = {
         "seed": lambda: run(variant.tau, "final" in variant.stages).init_mask,
@@ -155,5 +158,10 @@ def masks_of(
         made = make()
     else:
         inputs = (sample.image, sample.cams, sample.base, sample.uss, *sample.wss, sample.tags)
-        made = cache("masks", sample.key, (library_code(), variant, ignore_index, *inputs), make)
+        made_from = (library_code(), variant, ignore_index, *inputs)
+        labels = {0, ignore_index, *(tag + 1 for tag in sample.tags), *sample.base.unique().tolist()}
+        size = tuple(sample.base.shape)
+        made = kept(
+            cache, "masks", sample.key, made_from, make, lambda a: are_masks(a, variant.stages, size, labels)
+        )
     return {stage: torch.from_numpy(mask).long() for stage, mask in made.items()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from command_line import explained, reading
 from torch import Tensor, nn
 
 from dhr_refine.base_masks import make_base_mask
@@ -20,6 +22,7 @@ from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.fetch import cache_dir, vit_file
 from quality.fingerprints import library_code, network_code
+from quality.kept import are_maps, are_masks, kept
 
 
 @dataclass
@@ -47,26 +50,46 @@ class Source:
         if self.cams is None and self.head is None:
             raise UserError("CAMs need --head FILE, a linear head for EfficientNet-lite0, or --cams DIR")
         allow = self.allow_pickle
-        uss = None if self.uss is None else read_levels(self.uss, item.key, allow_pickle=allow)[0]
-        wss = None if self.wss is None else read_levels(self.wss, item.key, allow_pickle=allow)
-        cams = None
+        cams = uss = wss = None
+        if self.uss is not None:
+            with own_file(self.uss, item.key):
+                uss = finite(read_levels(self.uss, item.key, allow_pickle=allow))[0]
+        if self.wss is not None:
+            with own_file(self.wss, item.key):
+                wss = finite(read_levels(self.wss, item.key, allow_pickle=allow))
         if self.cams is not None:
-            cams = read_class_cams(
-                self.cams, item.key, item.tags, background=self.cam_background, allow_pickle=allow
-            )
+            with own_file(self.cams, item.key):
+                options: Any = {"background": self.cam_background, "allow_pickle": allow}
+                (cams,) = finite([read_class_cams(self.cams, item.key, item.tags, **options)])
         if cams is None or wss is None:
             made = self._from_classifier(item, image)
             cams = made["cams"] if cams is None else cams
             wss = [made["stride16"], made["stride32"]] if wss is None else wss
         if uss is None:
-            made = self.cache("uss", item.key, (network_code(), image), lambda: self._uss(image))
+            parts = (network_code(), image)
+            made = kept(
+                self.cache,
+                "uss",
+                item.key,
+                parts,
+                lambda: self._uss(image),
+                lambda arrays: are_maps(arrays, {"uss": None}),
+            )
             uss = torch.from_numpy(made["uss"])
         # Logits serve as CAMs, as they do in refine_mask.
         return cams.float().relu(), uss.float(), [level.float() for level in wss]
 
     def _from_classifier(self, item: Item, image: Tensor) -> dict[str, Tensor]:
         parts = (network_code(), image, item.tags, self.head and self._head())
-        arrays = self.cache("classifier", item.key, parts, lambda: self._classify(item, image))
+        depths = {"cams": len(item.tags), "stride16": None, "stride32": None}
+        arrays = kept(
+            self.cache,
+            "classifier",
+            item.key,
+            parts,
+            lambda: self._classify(item, image),
+            lambda arrays: are_maps(arrays, depths),
+        )
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def _classify(self, item: Item, image: Tensor) -> dict[str, np.ndarray]:
@@ -98,8 +121,24 @@ class Source:
                     f"{self.head} must hold weight ({self.classes - 1}, 1280), a row per foreground class of "
                     f"--classes {self.classes}, got {tuple(getattr(weight, 'shape', ()))}"
                 )
+            if not weight.isfinite().all():
+                raise UserError(f"{self.head} has NaN or infinity in weight: train it anew")
             self._networks["head"] = weight.float()
         return self._networks["head"]
+
+
+def own_file(folder: Path, key: str) -> AbstractContextManager[None]:
+    """Errors that name the image and the folder."""
+    return reading(folder / f"{key}.*", "replace it, or take the image out of the list")
+
+
+def finite(maps: list[Tensor]) -> list[Tensor]:
+    """The maps of a file, a ValueError if they are no finite real numbers."""
+    if not maps or any(level.is_complex() or not level.numel() for level in maps):
+        raise ValueError("it holds no arrays of real numbers")
+    if not all(level.float().isfinite().all() for level in maps):
+        raise ValueError("it holds NaN or infinity")
+    return maps
 
 
 @dataclass(frozen=True)
@@ -127,8 +166,10 @@ def prepare(
     ignore_index: int = 255,
 ) -> Sample:
     """Load an image and its features and make its base mask, all from the cache where it was done before."""
-    image = read_picture(item.image)
-    target = torch.from_numpy(read_index_mask(item.target, source.classes, ignore_index))
+    with reading(item.image, "replace it, or take the image out of the list"):
+        image = read_picture(item.image)
+    with reading(item.target, "replace it, or take the image out of the list"):
+        target = torch.from_numpy(read_index_mask(item.target, source.classes, ignore_index))
     if target.shape != image.shape[1:]:
         raise UserError(
             f"{item.target} is {tuple(target.shape)} but {item.image.name} {tuple(image.shape[1:])} (H, W): "
@@ -137,7 +178,8 @@ def prepare(
     cams, uss, wss = source(item, image)
     if masks is not None:
         known = {"classes": source.classes, "ignore_index": ignore_index}
-        raw, base = None, read_mask(masks, item.key, **known, allow_pickle=source.allow_pickle)
+        with own_file(masks, item.key):
+            raw, base = None, read_mask(masks, item.key, **known, allow_pickle=source.allow_pickle)
         if base.shape != target.shape:
             raise UserError(
                 f"the mask of {item.key} in {masks} is {tuple(base.shape)}, not {tuple(target.shape)}"
@@ -145,14 +187,24 @@ def prepare(
     else:
 
         def make() -> dict[str, np.ndarray]:
-            return {
-                name: make_base_mask(cams, image, background=background, boundary=tool)
-                .numpy()
-                .astype(np.uint8)
-                for name, tool in (("raw", None), ("base", boundary))
-            }
+            with explained(item.key):
+                return {
+                    name: make_base_mask(cams, image, background=background, boundary=tool)
+                    .numpy()
+                    .astype(np.uint8)
+                    for name, tool in (("raw", None), ("base", boundary))
+                }
 
-        made = source.cache("base", item.key, (library_code(), image, cams, background, boundary), make)
+        made_from = (library_code(), image, cams, background, boundary)
+        size, rows = tuple(target.shape), range(len(item.tags) + 1)
+        made = kept(
+            source.cache,
+            "base",
+            item.key,
+            made_from,
+            make,
+            lambda arrays: are_masks(arrays, ("raw", "base"), size, rows),
+        )
         labels = torch.tensor([0, *(tag + 1 for tag in item.tags)])
         raw, base = (labels[torch.from_numpy(made[name]).long()] for name in ("raw", "base"))
     return Sample(item.key, image, target, item.tags, cams, uss, wss, raw, base)
