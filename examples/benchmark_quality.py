@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
         "--classes", type=whole(2, 65536), default=21, help="labels with background (%(default)s)"
     )
     data.add_argument(
-        "--ignore-index", type=whole(-1, 65535), default=255, help="label left out (%(default)s)"
+        "--ignore-index", type=whole(-(2**31)), default=255, help="label left out (%(default)s)"
     )
     data.add_argument("--tags", type=Path, help="cls_labels.npy (default: tags of the ground truth)")
     data.add_argument(
@@ -162,9 +162,9 @@ def refuse(arguments: argparse.Namespace, complain: Callable[[str], object]) -> 
         complain(f"--miou-labels must be different labels below --classes {arguments.classes}, got {labels}")
     if arguments.ignore_index == 0:
         complain("--ignore-index 0 is the background: name the label of pixels to leave out, 255 as a rule")
-    if arguments.json is not None and arguments.markdown is not None:
-        if arguments.json.absolute() == arguments.markdown.absolute():
-            complain(f"--json and --markdown are both {arguments.json}: name two files")
+    files = [path.absolute() for path in (arguments.json, arguments.markdown) if path is not None]
+    if len(set(files)) < len(files):
+        complain(f"--json and --markdown are both {arguments.json}: name two files")
 
 
 def make_room(arguments: argparse.Namespace) -> None:
@@ -290,10 +290,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
-    outputs = {
-        arguments.json: json.dumps(without_nan(summary), indent=1).encode(),
-        arguments.markdown: markdown(summary).encode(),
-    }
+    outputs = [
+        ("--json", arguments.json, json.dumps(without_nan(summary), indent=1).encode()),
+        ("--markdown", arguments.markdown, markdown(summary).encode()),
+    ]
     if arguments.figures is not None:
         name, variant = next(iter(compared.items()))
 
@@ -306,21 +306,21 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             raise UserError(
                 "--figures: no image has an IoU, its ground truth is all --ignore-index: leave it out"
             )
-        outputs[arguments.figures / "extremes.png"] = figure_png(
-            viz.show_extremes(
-                [sample.image for sample in picked],
-                [sample.target for sample in picked],
-                [sample.base for sample in picked],
-                [after(sample) for sample in picked],
-                titles=[sample.key for sample in picked],
-                ignore_index=ignore_index,
-            )
+        figure = viz.show_extremes(
+            [sample.image for sample in picked],
+            [sample.target for sample in picked],
+            [sample.base for sample in picked],
+            [after(sample) for sample in picked],
+            titles=[sample.key for sample in picked],
+            ignore_index=ignore_index,
         )
+        outputs.append(("--figures", arguments.figures / "extremes.png", figure_png(figure)))
         if arguments.taus:
-            outputs[arguments.figures / "tau.png"] = figure_png(tau_figure(summary, arguments.taus))
-    for path, content in outputs.items():
+            figure = tau_figure(summary, arguments.taus)
+            outputs.append(("--figures", arguments.figures / "tau.png", figure_png(figure)))
+    for option, path, content in outputs:
         if path is not None:
-            with writing(path, "another path"):
+            with writing(path, option):
                 write_atomic(path, content)
     return summary
 
