@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import re
 import warnings
 
@@ -231,13 +230,44 @@ def test_grey_levels_where_there_are_none(image, call):
     assert caught[0].filename == __file__
 
 
-def test_no_warning_where_grey_levels_are_meant():
+@pytest.mark.parametrize(
+    ("image", "srgb"),
+    [
+        (IMAGE.float(), 3),
+        (IMAGE / 255, 0.9),
+        (100 + IMAGE / 60, 3),  # grey levels of little contrast
+        (torch.full((3, *SIZE), 0.5), 3),  # one colour
+        (IMAGE / 100, 1),
+    ],
+)
+def test_no_warning_where_the_units_fit(image, srgb):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        for image, srgb in itertools.product(
-            (IMAGE.float(), torch.zeros(3, *SIZE), torch.rand(3, *SIZE)), (0.1,)
-        ):
-            dense_crf(image, PROBS, srgb=srgb)
-        dense_crf(IMAGE.float(), PROBS)
-        dense_crf(torch.full((3, *SIZE), 0.5), PROBS)  # one colour
-        dense_crf(IMAGE.float() / 20, PROBS, srgb=0.5)
+        dense_crf(image, PROBS, srgb=srgb, iterations=1)
+
+
+@settings(max_examples=50)
+@given(
+    low=st.floats(-1000, 1000),
+    span=st.floats(0, 500),
+    count=st.integers(1, 5),
+    srgb=st.floats(5, 50),
+    seed=st.integers(0, 1000),
+)
+def test_every_vertex_has_a_key(low, span, count, srgb, seed):
+    # Keys lie below the number of cells, those of neighbours and of the vertices without a pixel too.
+    from dhr_refine.crf.backends import torch as backend
+    from dhr_refine.crf.geometry import bilateral_geometry
+
+    generator = torch.Generator().manual_seed(seed)
+    image = low + span * torch.rand(1, count, 5, 6, generator=generator)
+    image[..., 0, 0], image[..., 0, 1] = low, low + span
+    extents = [(low, low + span)] * count
+    geometry = bilateral_geometry(5, 6, (3, 4), srgb, channels=count, extents=extents)
+    keys, _ = backend._embed(geometry, image)
+    step = int(geometry.strides.sum())
+    every = torch.cat([keys.flatten(), torch.from_numpy(geometry.phantom_keys(30)).flatten()])
+    for stride in (0, *geometry.strides.tolist()):
+        for moved in (every + step - stride, every - step + stride):
+            assert moved.min() >= 0
+            assert moved.max() < geometry.cells

@@ -9,7 +9,7 @@ import pytest
 import torch
 from photos import photo, scores
 
-from dhr_refine import dense_crf, pamr, refine_mask
+from dhr_refine import Recipe, dense_crf, pamr, refine_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -83,6 +83,7 @@ def test_the_first_pixel_below_zero_excludes_no_class(backend):
             lambda p: p.log(),
             "pass probs.exp() for logarithms, probs.softmax(dim=0) for logits, or probs.clamp",
         ),
+        (lambda p: p.clamp(min=0.4).log(), "pass probs.exp() for logarithms"),
         (
             lambda p: 4 * p - 2,
             "pass probs.softmax(dim=0) for logits, or probs.clamp(min=0) if what lies below 0",
@@ -208,5 +209,8 @@ def test_a_callable_tool_is_not_asked_about_one_class():
     image = photo("coffee", 32, 32)
     for options in ({"labels": [[]]}, {"labels": [[1]], "background": "none"}):
         given = (cams[None], base[None], features[None], features[None], image[None])
-        results = [refine_mask(*given, **options, boundary=tool) for tool in ("crf", dense_crf)]
-        assert torch.equal(*results)
+        for recipe in (None, Recipe.paper()):
+            results = [
+                refine_mask(*given, **options, boundary=tool, recipe=recipe) for tool in ("crf", dense_crf)
+            ]
+            assert torch.equal(*results)

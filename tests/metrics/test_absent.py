@@ -154,6 +154,8 @@ def test_many_images_without_foreground_whatever_is_predicted():
     assert warned(scores.compute) == 0
     scores.update(np.zeros((1, 20, 20), int), 255 * DISC[None])
     assert warned(scores.compute) == 1
+    scores.update(np.zeros((11, 20, 20), int), np.zeros((11, 20, 20), int))
+    assert warned(scores.compute) == 0  # most are images of the background
 
 
 def valid_uses():

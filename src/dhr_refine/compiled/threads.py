@@ -38,7 +38,6 @@ class _Crew:
         try:
             self._run(number)
         except BaseException as raised:
-            self._stop()
             error = raised
         self._words.put(error)
 
