@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_iterations, check_pair, describe
+from .checks import check_iterations, check_pair, describe, show
 
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
 _PIXELS_AT_ONCE = 2**21
@@ -101,7 +101,8 @@ def _check_dilations(dilations: Sequence[int]) -> tuple[int, ...]:
     valid = valid and all(isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in dilations)
     if not valid:
         raise ValueError(
-            f"dilations must be a non-empty tuple of positive ints, got {dilations!r}: pass e.g. (1, 2, 4)"
+            "dilations must be a non-empty tuple of positive ints, got "
+            f"{show(dilations)}: pass e.g. (1, 2, 4)"
         )
     return tuple(dilations)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .checks import (
     check_choice,
+    check_data,
     check_filled,
     check_finite,
     check_ignore_index,
@@ -96,6 +97,7 @@ def class_avg_pool(
     check_choice(assign, "assign", ("area", "majority"))
     check_filled(features, "features")
     check_filled(labels, "mask")
+    check_data(features, "features")
     check_finite(features, "features")
     labels = torch.where(labels == ignore_index, num_classes, labels)
     with torch.autocast(device_type=features.device.type, enabled=False):
@@ -116,7 +118,7 @@ def check_mask(mask: Tensor, name: str, *, num_classes: int, ignore_index: int) 
             f"num_classes must be a positive int, got {describe(num_classes)}: pass the number of classes"
         )
     if mask.dtype == torch.bool or mask.is_complex():
-        raise TypeError(f"{name} must hold labels, got {describe(mask)}: pass integers")
+        raise TypeError(f"{name} must hold labels, got {describe(mask)}: call .long() on it")
     labels = mask.long()
     if labels.numel() == 0:
         return labels

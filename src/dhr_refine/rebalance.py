@@ -19,6 +19,7 @@ from .checks import (
     check_same,
     check_tensor,
     describe,
+    show,
     show_shapes,
 )
 from .maps import LEAST_NORM, compare
@@ -256,10 +257,10 @@ def _checked_context(
 ) -> Context:
     check_reg(reg)
     check_filled(reference, reference_name)
-    check_filled(mask, "mask")
     if not isinstance(recipe, Recipe):
         raise TypeError(f"recipe must be a Recipe, got {describe(recipe)}: pass Recipe.paper(), say")
     labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
+    check_filled(labels, "mask")
     check_same(labels, "mask", reference, reference_name)
     if background is not None and (
         isinstance(background, bool)
@@ -267,7 +268,7 @@ def _checked_context(
         or not 0 <= background < num_classes
     ):
         raise ValueError(
-            f"background must be None or a label in 0..{num_classes - 1}, got {background!r}: "
+            f"background must be None or a label in 0..{num_classes - 1}, got {show(background)}: "
             "pass None where there is no background class"
         )
     if valid is not None:

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args, get_type_hints
 
-from .checks import check_choice, check_range
+from .checks import check_choice, check_range, show
 from .transport.solver import LEAST_PENALTY
 
 
@@ -113,7 +113,7 @@ class Recipe:
             value = getattr(self, field.name)
             if hints[field.name] is bool:
                 if not isinstance(value, bool):
-                    raise TypeError(f"{field.name} must be a bool, got {value!r}: pass True or False")
+                    raise TypeError(f"{field.name} must be a bool, got {show(value)}: pass True or False")
             elif hints[field.name] is not float:
                 check_choice(value, field.name, get_args(hints[field.name]))
         check_range(self.seed_weight, "seed_weight", 0.0, 1.0)

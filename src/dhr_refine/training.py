@@ -9,7 +9,15 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_choice, check_filled, check_ignore_index, check_tensor, describe, read_ints
+from .checks import (
+    check_choice,
+    check_filled,
+    check_ignore_index,
+    check_tensor,
+    describe,
+    read_ints,
+    read_numbers,
+)
 
 __all__ = ["SplitLabels", "View", "has_labels", "has_split_labels"]
 
@@ -88,7 +96,8 @@ class View:
         cut = read_ints(window, "window", "(x0, y0, x1, y1)")
         if cut[2] <= cut[0] or cut[3] <= cut[1]:
             raise ValueError(f"window holds no pixel, got {cut}: pass x0, y0, x1, y1, ends exclusive")
-        if flip is None or isinstance(flip, str):  # the text "False" is true
+        # Of numbers and tensors of one; the text "False" is true.
+        if read_numbers(flip, "flip", "a bool").size != 1:
             raise TypeError(f"flip must be a bool, got {describe(flip)}: pass True or False")
         return cls(size, scaled, cut, bool(flip))
 

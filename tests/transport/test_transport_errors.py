@@ -43,7 +43,7 @@ S = torch.zeros(2, 3, 4, 5)
         (S, {"class_mass": torch.ones(3, dtype=torch.int)}, TypeError, "class_mass must be floating point"),
         (S, {"class_mass": torch.tensor([1.0, math.nan, 1.0])}, ValueError, "class_mass must be finite and non-neg"),
         (S, {"class_mass": torch.tensor([1.0, -1.0, 1.0])}, ValueError, "class_mass must be finite and non-negative"),
-        (S, {"valid": torch.ones(2, 20)}, TypeError, r"valid must be a bool tensor, got a torch.float32 tensor .*: pass mask.bool\(\)"),
+        (S, {"valid": torch.ones(2, 20)}, TypeError, r"valid must be a bool tensor, got a torch.float32 tensor .*: pass valid.bool\(\)"),
         (S, {"valid": [True]}, TypeError, "valid must be a bool tensor, got list"),
         (S, {"valid": torch.ones(2, 7).bool()}, ValueError, r"valid must mask pixels \(2, 4, 5\) or classes \(2, 3\), got shape \(2, 7\)"),
         (torch.zeros(2, 3, 3), {"valid": torch.ones(2, 3).bool()}, ValueError, r"valid of shape \(2, 3\) could mask pixels or classes as N = K = 3"),

@@ -1,12 +1,13 @@
 """Argument checks of the public functions: each error names the argument, what came and the fix.
 
-``arguments.py`` checks one argument at a time, ``image_probs.py`` what the boundary tools share: images and
-the probabilities of their pixels.
+``arguments.py`` checks one argument at a time, ``numbers.py`` reads whatever holds numbers,
+``image_probs.py`` has what the boundary tools share: images and the probabilities of their pixels.
 """
 
 from .arguments import (
     check_choice,
     check_count,
+    check_data,
     check_filled,
     check_finite,
     check_ignore_index,
@@ -21,14 +22,19 @@ from .arguments import (
     float32_norm,
     raise_magnitude,
     read_ints,
+    show,
     show_shapes,
+    way_to_finite,
+    way_to_tensor,
 )
 from .image_probs import ImageProbs, check_image_shape, check_iterations, check_pair
+from .numbers import read_numbers
 
 __all__ = [
     "ImageProbs",
     "check_choice",
     "check_count",
+    "check_data",
     "check_filled",
     "check_finite",
     "check_ignore_index",
@@ -46,5 +52,9 @@ __all__ = [
     "float32_norm",
     "raise_magnitude",
     "read_ints",
+    "read_numbers",
+    "show",
     "show_shapes",
+    "way_to_finite",
+    "way_to_tensor",
 ]

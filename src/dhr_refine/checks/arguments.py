@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import reprlib
+import sys
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any
@@ -25,6 +26,11 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {reprlib.repr(value)}"
 
 
+def show(value: object) -> str:
+    """The repr of an option, or what it is where that is long."""
+    return describe(value) if isinstance(value, (Tensor, np.ndarray)) else reprlib.repr(value)
+
+
 def show_shapes(result: Any) -> str:
     """Short repr of a named tuple of tensors: their shapes, not their numbers."""
     parts = (f"{name}={tuple(getattr(result, name).shape)}" for name in result._fields)
@@ -37,20 +43,31 @@ def check_tensor(
     """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name."""
     if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {_way_to_tensor(value)}"
+            f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {way_to_tensor(value)}"
         )
     ranks = (ndim,) if isinstance(ndim, int) else ndim
     if value.ndim not in ranks:
         fix = "add or remove axes to match"
-        if "mask" in name and value.ndim == 4:  # one channel, or one-hot
-            fix = f"call .{'argmax' if value.shape[1] > 1 else 'squeeze'}(1) on it"
+        if "mask" in name and value.ndim == max(ranks) + 1:
+            fix = f"call {_way_to_labels(value)} on it"
         raise ValueError(f"{name} must have shape {shape}, got {describe(value)}: {fix}")
+    if value.layout != torch.strided:
+        raise TypeError(
+            f"{name} must be a dense tensor, got {describe(value)}, {value.layout}: call .to_dense() on it"
+        )
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {describe(value)}: call .float() on it")
     return value
 
 
-def _way_to_tensor(value: object) -> str:
+def _way_to_labels(value: Tensor) -> str:
+    """How masks with an axis too many, of one channel or one-hot, become labels."""
+    first = value.ndim - 3
+    axis = first if value.shape[first] == 1 or 1 < value.shape[first] <= value.shape[-1] else -1
+    return f".{'argmax' if value.shape[axis] > 1 else 'squeeze'}({axis})"
+
+
+def way_to_tensor(value: object) -> str:
     """How what a caller passed becomes a tensor, in words."""
     if value is None:
         return "it cannot be left out"
@@ -58,6 +75,10 @@ def _way_to_tensor(value: object) -> str:
         return "stack its maps with torch.stack, or pass one of its values"
     if isinstance(value, (list, tuple)) and any(isinstance(part, Tensor) for part in value):
         return "stack its tensors with torch.stack"
+    if isinstance(value, np.ndarray) and (min(value.strides, default=0) < 0 or not value.dtype.isnative):
+        return (
+            f"convert it with torch.as_tensor(numpy.array(..., dtype='{value.dtype.kind}{value.itemsize}'))"
+        )
     if hasattr(value, "__array_interface__") and not isinstance(value, np.ndarray):
         return "convert it with torch.as_tensor(numpy.array(...))"  # a picture of Pillow
     return "convert it with torch.as_tensor"
@@ -84,6 +105,12 @@ def check_filled(value: Tensor, name: str, *, batched: bool = True) -> None:
         raise ValueError(f"{name} is empty, got {describe(value)}: every {axes} needs entries")
 
 
+def check_data(value: Tensor, name: str) -> None:
+    """Raise if a tensor has a shape but no numbers."""
+    if value.is_meta:
+        raise TypeError(f"{name} is on the meta device, which holds no data: pass {name} of another device")
+
+
 def check_levels(
     features: Tensor | Sequence[Tensor], name: str, shape: str = "(B, D, h, w)", *, batched: bool = True
 ) -> list[Tensor]:
@@ -96,7 +123,7 @@ def check_levels(
 
     if isinstance(features, Tensor):
         return [check(features, name)]
-    if not isinstance(features, Sequence) or len(features) == 0:
+    if not isinstance(features, Sequence) or isinstance(features, (str, bytes)) or len(features) == 0:
         fix = f"pass list({name}.values())" if isinstance(features, Mapping) else "pass at least one map"
         raise TypeError(
             f"{name} must be a tensor {shape} or a list of levels, got {describe(features)}: {fix}"
@@ -138,8 +165,15 @@ def check_finite(value: Tensor, name: str) -> None:
     value = value.detach()
     if not math.isfinite(float(value.sum())) and not bool(torch.isfinite(value).all()):
         raise ValueError(
-            f"{name} holds NaN or infinity: find the layer that produced it, or pass torch.nan_to_num({name})"
+            f"{name} holds NaN or infinity: find the layer that produced it, or pass "
+            f"{way_to_finite(value, name)}"
         )
+
+
+def way_to_finite(value: Tensor, name: str) -> str:
+    """What makes a tensor finite, and small enough where it held infinity."""
+    limits = ", posinf=0, neginf=0" if bool(value.isinf().any()) else ""
+    return f"torch.nan_to_num({name}{limits})"
 
 
 def find_extent(values: Tensor) -> tuple[float, float]:
@@ -166,8 +200,8 @@ def check_positive(value: float, name: str) -> None:
     """Raise unless a number is finite and above zero."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
-    if not (math.isfinite(value) and value > 0):
-        raise ValueError(f"{name} must be above 0 and finite, got {value!r}: pass a positive number")
+    if not 0 < value <= sys.float_info.max:
+        raise ValueError(f"{name} must be above 0 and finite, got {show(value)}: pass a positive number")
 
 
 def check_range(value: float, name: str, low: float, high: float) -> None:
@@ -175,7 +209,9 @@ def check_range(value: float, name: str, low: float, high: float) -> None:
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number, got {describe(value)}: pass a Python float")
     if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low}, {high}], got {value!r}: pass a number in that range")
+        raise ValueError(
+            f"{name} must lie in [{low}, {high}], got {show(value)}: pass a number in that range"
+        )
 
 
 def check_count(value: int, name: str, least: int) -> None:
@@ -183,25 +219,35 @@ def check_count(value: int, name: str, least: int) -> None:
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"{name} must be an int, got {describe(value)}: pass a whole number")
     if int(value) < least:
-        raise ValueError(f"{name} must be at least {least}, got {value!r}: pass a larger number")
+        raise ValueError(f"{name} must be at least {least}, got {show(value)}: pass a larger number")
 
 
 def check_ignore_index(value: int) -> None:
     """Raise unless ``ignore_index`` is a whole number."""
     if isinstance(value, bool) or not isinstance(value, Integral):
         raise TypeError(f"ignore_index must be an int, got {describe(value)}: pass 255, or -1 for none")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(
+            f"ignore_index must be a label of 64 bits, got {show(value)}: pass 255, or -1 for none"
+        )
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:
     """Raise unless ``value`` is one of the named choices."""
-    if value not in choices:
+    if not isinstance(value, str) or value not in choices:
         wanted = ", ".join(repr(choice) for choice in choices)
-        raise ValueError(f"{name} must be one of {wanted}, got {value!r}: choose one of them")
+        raise ValueError(f"{name} must be one of {wanted}, got {show(value)}: choose one of them")
+
+
+def _is_plain(value: Tensor) -> bool:
+    return value.layout == torch.strided and not value.is_meta
 
 
 def read_ints(value: Any, name: str, form: str, least: int | None = None) -> Any:
     """Return whole numbers as a tuple, as many as ``form`` such as "(H, W)" names, none below ``least``."""
-    entries = value.tolist() if isinstance(value, (Tensor, np.ndarray)) else value
+    entries = value
+    if isinstance(value, np.ndarray) or (isinstance(value, Tensor) and _is_plain(value)):
+        entries = value.tolist()
     count = form.count(",") + 1
     if not isinstance(entries, Sequence) or isinstance(entries, str) or len(entries) != count:
         raise TypeError(f"{name} must be {form}, got {describe(value)}: pass {count} whole numbers")
@@ -210,7 +256,7 @@ def read_ints(value: Any, name: str, form: str, least: int | None = None) -> Any
     except (TypeError, ValueError, OverflowError):
         numbers = None
     if numbers is None or numbers != tuple(entries):
-        raise ValueError(f"{name} must hold whole numbers, got {value!r}: round them first")
+        raise ValueError(f"{name} must hold whole numbers, got {show(value)}: round them first")
     if least is not None and min(numbers) < least:
-        raise ValueError(f"{name} must hold numbers of at least {least}, got {value!r}: pass {form}")
+        raise ValueError(f"{name} must hold numbers of at least {least}, got {show(value)}: pass {form}")
     return numbers

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .arguments import check_finite, check_same, check_tensor, describe, find_extent
+from .arguments import check_finite, check_same, check_tensor, describe, find_extent, show
 
 # Scores between this and 0 count as 0: what SEAM's scaling, (cam - 1e-5) / (max + 1e-5), makes of nothing, or
 # bicubic interpolation, which goes beyond hard masks by 0.23.
@@ -117,4 +117,4 @@ def check_image_shape(images: Tensor, channels: str = "3", *, size: torch.Size |
 def check_iterations(iterations: int) -> None:
     """Raise unless ``iterations`` is a whole number, 0 or more."""
     if isinstance(iterations, bool) or not isinstance(iterations, Integral) or iterations < 0:
-        raise ValueError(f"iterations must be an int of at least 0, got {iterations!r}: pass e.g. 10")
+        raise ValueError(f"iterations must be an int of at least 0, got {show(iterations)}: pass e.g. 10")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ..checks import check_tensor, describe
+from ..checks import check_ignore_index, check_tensor, describe, show
 
 
 def probs_from_labels(
@@ -52,9 +52,12 @@ def probs_from_labels(
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must hold integers, got {describe(labels)}: call .long() on it")
     if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
-        raise ValueError(f"num_classes must be an int of at least 2, got {num_classes!r}: count background")
+        raise ValueError(
+            f"num_classes must be an int of at least 2, got {show(num_classes)}: count background"
+        )
     if not (isinstance(gt_prob, (int, float)) and 0 < gt_prob < 1):
-        raise ValueError(f"gt_prob must lie between 0 and 1, got {gt_prob!r}: pass e.g. 0.7")
+        raise ValueError(f"gt_prob must lie between 0 and 1, got {show(gt_prob)}: pass e.g. 0.7")
+    check_ignore_index(ignore_index)
     classes = torch.arange(num_classes, device=labels.device)[:, None, None]
     ignored = labels == ignore_index
     wrong = ~ignored & ((labels < 0) | (labels >= num_classes))

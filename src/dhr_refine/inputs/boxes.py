@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import reprlib
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -10,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import describe
+from ..checks import describe, read_numbers, show
 from .names import Names
 
 BoxFormat = Literal["xyxy", "yyxx"]
@@ -32,19 +31,18 @@ def read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor, names: N
     height, width = masks.shape[1:]
     whole = (0, 0, width, height)
     count = masks.shape[0]
-    nothing = Boxes([whole] * count, [None] * count, False)
-    if boxes is None or (
-        isinstance(boxes, list) and all(box is None for box in boxes) and len(boxes) == count
-    ):
-        return nothing
-    if box_format not in ("xyxy", "yyxx"):
+    empty = isinstance(boxes, list) and len(boxes) == count and all(box is None for box in boxes)
+    if boxes is None or empty:
+        return Boxes([whole] * count, [None] * count, False)
+    if not isinstance(box_format, str) or box_format not in ("xyxy", "yyxx"):
         raise ValueError(
-            f"box_format must be 'xyxy' or 'yyxx' where boxes are given, got {box_format!r}: "
+            f"box_format must be 'xyxy' or 'yyxx' where boxes are given, got {show(box_format)}: "
             "'xyxy' is x0, y0, x1, y1; 'yyxx' is y0, y1, x0, x1"
         )
     if isinstance(boxes, Tensor):
-        boxes = boxes.detach().cpu().double().numpy() if boxes.is_floating_point() else boxes.cpu().numpy()
-    if not isinstance(boxes, (np.ndarray, Sequence)) or isinstance(boxes, str):
+        boxes = read_numbers(boxes, "boxes", "a tensor, array or list (B, 4)")
+    listed = isinstance(boxes, Sequence) and not isinstance(boxes, (str, bytes))
+    if not listed and not (isinstance(boxes, np.ndarray) and boxes.ndim):
         raise TypeError(
             f"boxes must be a tensor, array or list (B, 4), got {describe(boxes)}: pass a list with a box or "
             "None for each image"
@@ -59,22 +57,20 @@ def read_boxes(boxes: Any, box_format: BoxFormat | None, masks: Tensor, names: N
         if box is None:
             given.append(None)
             continue
-        values, kind = _read_numbers(box)
-        floating |= kind == "f"
-        given.append(_place(values, box, box_format, (height, width), names.entry("boxes", position)))
+        name = names.entry("boxes", position)
+        values, fractions = _read_box(box, name)
+        floating |= fractions
+        given.append(_place(values, box, box_format, (height, width), name))
     return Boxes([whole if box is None else box for box in given], given, floating)
 
 
-def _read_numbers(box: Any) -> tuple[np.ndarray, str]:
-    """The numbers of one box, and the kind of number that the caller gave; nothing if it is no box."""
-    if isinstance(box, Tensor):
-        box = box.detach().cpu()
-        box = (box.double() if box.is_floating_point() else box).numpy()
+def _read_box(box: Any, name: str) -> tuple[np.ndarray, bool]:
+    """The numbers of one box, nothing if it is none, and whether they came in floating point."""
     try:
-        array = np.asarray(box)
-        return np.asarray(box, dtype=np.float64).reshape(-1), array.dtype.kind
-    except (TypeError, ValueError, OverflowError):
-        return np.zeros(0), "O"
+        numbers = read_numbers(box, name, "a box")
+    except TypeError:
+        return np.zeros(0), False
+    return numbers.astype(np.float64).reshape(-1), numbers.dtype.kind == "f"
 
 
 def _place(values: np.ndarray, box: Any, box_format: BoxFormat, size: tuple[int, int], name: str) -> Box:
@@ -86,7 +82,7 @@ def _place(values: np.ndarray, box: Any, box_format: BoxFormat, size: tuple[int,
             fix = f"multiply shares of the image by its width {width} and height {height}, and round"
         elif values.size == 4 and np.isfinite(values).all():
             fix = f"round to whole pixels, [round(v) for v in {name}]"
-        raise ValueError(f"{name} must be four whole numbers, got {reprlib.repr(box)}: {fix}")
+        raise ValueError(f"{name} must be four whole numbers, got {show(box)}: {fix}")
     a, b, c, d = (int(v) for v in values)
     x0, y0, x1, y1 = (a, b, c, d) if box_format == "xyxy" else (c, a, d, b)
     if not (0 <= x0 <= x1 <= width and 0 <= y0 <= y1 <= height):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ..checks import show
 from .names import Names
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -115,6 +116,6 @@ def _check_normalisation(mean: Sequence[float] | None, std: Sequence[float] | No
         good = len(numbers) == 3 and all(math.isfinite(v) and (name == "mean" or v > 0) for v in numbers)
         if not good:
             raise ValueError(
-                f"{name} must have 3 entries, finite{', above 0' if name == 'std' else ''}, got {values!r}: "
-                "one per channel"
+                f"{name} must have 3 entries, finite{', above 0' if name == 'std' else ''}, got "
+                f"{show(values)}: one per channel"
             )

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor
 
-from ..checks import check_choice, check_ignore_index, check_range, describe
+from ..checks import check_choice, check_ignore_index, check_range, describe, show
 from ..recipe import Recipe
 from ..transport.solver import check_reg
 from .boxes import BoxFormat
@@ -61,11 +61,15 @@ def read_options(
     check_range(tau, "tau", -1.0, 1.0)
     check_reg(reg)
     check_ignore_index(ignore_index)
-    if not (boundary is None or boundary in ("crf", "pamr") or callable(boundary)):
+    if not _is_boundary(boundary):
         raise ValueError(
-            f"boundary must be 'crf', 'pamr', None or a callable, got {boundary!r}: pass one of them"
+            f"boundary must be 'crf', 'pamr', None or a callable, got {show(boundary)}: pass one of them"
         )
     check_choice(background, "background", ("first", "last", "none"))
     if not isinstance(keep_unknown, bool):
         raise TypeError(f"keep_unknown must be a bool, got {describe(keep_unknown)}: pass True or False")
     return Options(box_format, background, ignore_index, keep_unknown, mean, std, tau, reg, boundary, recipe)
+
+
+def _is_boundary(value: object) -> bool:
+    return value is None or callable(value) or (isinstance(value, str) and value in ("crf", "pamr"))

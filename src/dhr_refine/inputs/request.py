@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_filled, check_levels, check_same, check_tensor, describe
+from ..checks import check_data, check_filled, check_levels, check_same, check_tensor, describe
 from .names import Names
 from .tags import Entry, read_entries
 
@@ -77,6 +77,7 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
 
     masks = check_tensor(request.masks, mask_name, names.shape("H", "W"), ndim=2 + batched)
     check_filled(masks, mask_name, batched=batched)
+    check_data(masks, mask_name)
     if masks.dtype == torch.bool or masks.is_complex():
         raise TypeError(f"{mask_name} must hold labels, got {describe(masks)}: call .long() on it")
     cams = check(request.cams, "cams", "C", "h", "w", floating=True)

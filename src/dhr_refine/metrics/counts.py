@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_ignore_index
+from ..checks import check_count, check_ignore_index, describe
 from .masks import Mask, read_mask
 from .slips import count_ignored, warn_of_ignored
 
@@ -114,10 +114,11 @@ def check_classes(num_classes: int, ignore_index: int) -> None:
 
 
 def check_counts(counts: ImageCounts, name: str) -> None:
-    """Raise unless the three arrays have one shape (N, C)."""
-    shapes = {np.shape(part) for part in counts}
-    if len(shapes) != 1 or len(next(iter(shapes))) != 2:
+    """Raise unless these are three arrays of one shape (N, C)."""
+    if not isinstance(counts, ImageCounts):
+        raise TypeError(f"{name} must be ImageCounts, got {describe(counts)}: pass what image_counts returns")
+    shapes = [np.shape(part) for part in counts]
+    if len(set(shapes)) != 1 or len(shapes[0]) != 2:
         raise ValueError(
-            f"{name} must be three arrays of one shape (N, C), got {[np.shape(part) for part in counts]}: "
-            "pass what image_counts returns"
+            f"{name} must be three arrays of one shape (N, C), got {shapes}: pass what image_counts returns"
         )

@@ -6,12 +6,12 @@ That makes them streamable (:class:`MaskScores`), and a bootstrap over images on
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..checks import describe
+from ..checks import describe, read_numbers
 from .counts import ImageCounts, check_classes, check_counts, count_pixels
 from .masks import Mask
 from .per_image import Absent, Background, check_options, image_scores, mean, ratio, scored
@@ -291,14 +291,14 @@ def scores_of(
             raise ValueError("base was not counted on the ground truth of counts: count the same images")
     rows = _rows(counts, base, vanish_share, background, absent)
     if weights is None:
-        totals = rows.sum(axis=0)
-    elif weights.ndim == 2 and weights.shape[1] == count:
-        totals = weights.astype(np.float64) @ rows
-    else:
+        return _finish(rows.sum(axis=0), num_classes, _read_labels(labels, num_classes), absent)
+    times = read_numbers(weights, "weights", f"an array (R, {count})").astype(np.float64)
+    if times.ndim != 2 or times.shape[1] != count:
         raise ValueError(
             f"weights must have shape (R, {count}), one column per image, got {describe(weights)}: "
-            "draw them with rng.multinomial"
+            f"draw them with rng.multinomial({count}, np.full({count}, 1 / {count}), size=1000)"
         )
+    totals = times @ rows
     return _finish(totals, num_classes, _read_labels(labels, num_classes), absent)
 
 
@@ -360,8 +360,15 @@ def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Ab
 
 def _read_labels(labels: Sequence[int] | None, num_classes: int) -> np.ndarray:
     """(C,) bool, the classes that the means are taken over."""
-    chosen = np.full(num_classes, labels is None)
-    for label in () if labels is None else labels:
+    if labels is None:
+        return np.ones(num_classes, dtype=bool)
+    given = read_numbers(
+        list(labels) if isinstance(labels, (Set, range)) else labels, "labels", "a list of labels"
+    )
+    if given.ndim != 1 or (given.size and given.dtype.kind not in "iu"):
+        raise TypeError(f"labels must be a list of whole numbers, got {describe(labels)}: pass [0, 1], say")
+    chosen = np.zeros(num_classes, dtype=bool)
+    for label in given.tolist():
         if not 0 <= label < num_classes:
             raise ValueError(f"labels holds {label}, but labels go from 0 to {num_classes - 1}: drop it")
         chosen[label] = True

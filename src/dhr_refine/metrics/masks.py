@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import describe
+from ..checks import describe, way_to_tensor
 
 Mask = Tensor | np.ndarray
 
@@ -19,11 +19,11 @@ def read_mask(mask: Mask, name: str) -> Tensor:
         whole = not (mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool)
     else:
         raise TypeError(
-            f"{name} must be a tensor or an array of labels, got {describe(mask)}: "
-            "convert it with torch.as_tensor"
+            f"{name} must be a tensor or an array of labels, got {describe(mask)}: {way_to_tensor(mask)}"
         )
     if not whole:
-        raise TypeError(f"{name} must hold integer labels, got {describe(mask)}: convert its type first")
+        fix = ".long()" if isinstance(mask, Tensor) else ".astype(int)"
+        raise TypeError(f"{name} must hold integer labels, got {describe(mask)}: call {fix} on it")
     if mask.ndim not in (2, 3):
         raise ValueError(
             f"{name} must have shape (B, H, W) or (H, W), got {describe(mask)}: add or remove axes to match"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -62,7 +63,7 @@ def inter_class_share(
     >>> inter_class_share(mask)  # of the pairs 0-1, 0-2 and 1-2 the last
     RegionPairs(share=0.3333333333333333, inter_class=1, adjacent=3)
     """
-    if isinstance(background, str):
+    if background is not None and (isinstance(background, bool) or not isinstance(background, Integral)):
         raise TypeError(f"background must be a label or None, got {describe(background)}: pass 0, say")
     check_ignore_index(ignore_index)
     check_range(reach, "reach", 0.0, float("inf"))

@@ -78,7 +78,7 @@ def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
     """Tell whether ``valid`` masks classes (B, K) rather than pixels, and check it."""
     batch, num_classes, size = flat.shape
     if not isinstance(valid, Tensor) or valid.dtype != torch.bool:
-        raise TypeError(f"valid must be a bool tensor, got {describe(valid)}: pass mask.bool()")
+        raise TypeError(f"valid must be a bool tensor, got {describe(valid)}: pass valid.bool()")
     shape = tuple(valid.shape)
     if shape == (batch, num_classes) == (batch, size):
         raise ValueError(
@@ -102,4 +102,7 @@ def _masks_classes(scores: Tensor, flat: Tensor, valid: Tensor) -> bool:
 def _check_mass(mass: Tensor, name: str) -> None:
     low, high = find_extent(mass)
     if not (low >= 0 and math.isfinite(high)):
-        raise ValueError(f"{name} must be finite and non-negative, got values in [{low}, {high}]: clamp it")
+        raise ValueError(
+            f"{name} must be finite and non-negative, got values in [{low}, {high}]: clamp it, "
+            f"torch.nan_to_num({name}, posinf=0).clamp(0)"
+        )

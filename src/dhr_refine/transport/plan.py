@@ -9,7 +9,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_count, check_positive, check_tensor, show_shapes
+from ..checks import (
+    check_choice,
+    check_count,
+    check_data,
+    check_positive,
+    check_tensor,
+    show_shapes,
+    way_to_finite,
+)
 from .marginals import class_masses, pixel_masses
 from .solver import LARGEST_RANGE, Method, check_class_penalty, check_reg, extent_of, solve
 
@@ -163,6 +171,7 @@ def sinkhorn_ot(
         flat = flat.float()
     pixels = pixel_masses(scores, flat, pixel_mass, valid)
     classes = class_masses(flat, class_mass, valid)
+    check_data(scores, "scores")
 
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
@@ -170,7 +179,8 @@ def sinkhorn_ot(
     low, high = extent_of(flat.detach())
     if not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(
-            "scores hold NaN or infinity: find the layer that produced them, or pass torch.nan_to_num(scores)"
+            "scores hold NaN or infinity: find the layer that produced them, or pass "
+            f"{way_to_finite(scores, 'scores')}"
         )
 
     if (high - low) / reg > LARGEST_RANGE:
@@ -182,7 +192,7 @@ def sinkhorn_ot(
             pixels,
             classes,
             reg=reg,
-            tol=tol,
+            tol=float(tol),
             class_penalty=class_penalty,
             max_iter=int(max_iter),
             method=method,

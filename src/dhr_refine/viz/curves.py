@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..checks import check_range, read_numbers
 from .canvas import new_figure
+from .reading import check_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +65,9 @@ def show_tau(
     'mIoU (%)'
     """
     places = _read_curve(taus, "taus")
+    if mark is not None:
+        check_range(mark, "mark", -sys.float_info.max, sys.float_info.max)
+    check_text(ylabel, "ylabel")
     if len(places) == 0 or not (np.diff(places) > 0).all():
         raise ValueError(
             f"taus must hold increasing numbers, got {places.tolist()}: sort them and the values"
@@ -108,7 +114,7 @@ def show_tau(
 
 
 def _read_curve(values: Any, name: str, length: int | None = None) -> np.ndarray:
-    curve = np.asarray(values, dtype=np.float64)
+    curve = read_numbers(values, name, "a list of numbers").astype(np.float64)
     if curve.ndim != 1 or (length is not None and len(curve) != length):
         wanted = "a list of numbers" if length is None else f"{length} numbers, one per tau"
         raise ValueError(f"{name} must hold {wanted}, got an array of shape {curve.shape}: match taus")

@@ -13,7 +13,7 @@ from ..metrics.masks import Mask
 from .canvas import signed
 from .overlays import overlay_labels
 from .palettes import UNKNOWN, read_colours
-from .reading import Names, name_of, read_labels, read_pixels
+from .reading import Names, check_several, name_of, read_labels, read_pixels
 from .tiles import draw_tiles, image_miou
 
 if TYPE_CHECKING:
@@ -80,11 +80,12 @@ def show_extremes(
     """
     check_count(count, "count", 1)
     table = read_colours(colours)
-    for name, given in (("targets", targets), ("before", before), ("after", after), ("titles", titles)):
-        if given is not None and len(given) != len(images):
-            raise ValueError(
-                f"{name} has {len(given)} entries but images has {len(images)}: pass one per image"
-            )
+    check_several(images, "images")
+    called = range(len(images)) if titles is None else titles
+    for name, given in (("targets", targets), ("before", before), ("after", after), ("titles", called)):
+        entries = len(check_several(given, name))
+        if entries != len(images):
+            raise ValueError(f"{name} has {entries} entries but images has {len(images)}: pass one per image")
 
     def read(i: int) -> list[np.ndarray]:
         truth = read_labels(targets[i], f"targets[{i}]", ignore_index)
@@ -116,8 +117,8 @@ def show_extremes(
             f"After, mIoU {second:.1f} ({signed(second - first, '+.1f')})",
         )
         tiles = [(head, overlay_labels(pixels, mask, table)) for head, mask in zip(heads, masks)]
-        rows.append([(f"Image {i}" if titles is None else titles[i], pixels), *tiles])
-    entries = [(table[label], name_of(names, label)) for label in sorted(labels - {UNKNOWN})]
+        rows.append([(f"Image {i}" if titles is None else str(titles[i]), pixels), *tiles])
+    legend = [(table[label], name_of(names, label)) for label in sorted(labels - {UNKNOWN})]
     headings = {0: "Best by change in mIoU", count: "Worst by change in mIoU"}
-    figure, _ = draw_tiles(rows, entries, "ignored" * (UNKNOWN in labels), 0.75, headings)
+    figure, _ = draw_tiles(rows, legend, "ignored" * (UNKNOWN in labels), 0.75, headings)
     return figure

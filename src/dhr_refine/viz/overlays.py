@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
-from ..checks import check_finite, check_positive, describe
+from ..checks import check_finite, check_positive, describe, read_numbers
 from ..metrics.masks import Mask
 from .canvas import import_matplotlib
 from .palettes import UNKNOWN, read_colours
@@ -135,7 +135,7 @@ def overlay_labels(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) 
 
 def overlay_heat(pixels: np.ndarray, cam: Tensor | np.ndarray, vmax: float | None = None) -> np.ndarray:
     """:func:`overlay_cam` on a checked image."""
-    heat = torch.as_tensor(cam).detach().float().cpu()
+    heat = torch.from_numpy(read_numbers(cam, "cam", "a map (h, w)").astype(np.float32))
     if heat.ndim != 2 or heat.numel() == 0:
         raise ValueError(f"cam must have shape (h, w), got {describe(cam)}: pass the map of one class")
     check_finite(heat, "cam")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_ignore_index, describe
+from ..checks import check_count, check_ignore_index, describe, read_numbers, show
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, ArgumentNames, read_images
 from ..metrics.masks import Mask, read_mask
 from ..steps import RefineSteps, split
@@ -31,14 +32,16 @@ def read_steps(steps: RefineSteps, index: int | None) -> RefineSteps:
         return images[0]
     check_count(index, "index", 0)
     if index >= len(images):
-        raise ValueError(f"index must be below {len(images)}, the images in steps, got {index}: lower it")
+        raise ValueError(
+            f"index must be below {len(images)}, the images in steps, got {show(index)}: lower it"
+        )
     return images[index]
 
 
 def read_pixels(image: Tensor | np.ndarray, size: tuple[int, ...] | None = None) -> np.ndarray:
     """An RGB image as (H, W, 3) uint8."""
     # A copy: torch warns about arrays that must not be written to.
-    given = image.detach().cpu() if isinstance(image, Tensor) else torch.from_numpy(np.array(image))
+    given = torch.from_numpy(np.array(read_numbers(image, "image", "an RGB image")))
     if given.ndim == 3 and given.shape[0] != 3 and given.shape[2] == 3:
         given = given.movedim(2, 0)
     if given.ndim != 3 or given.shape[0] != 3 or given.numel() == 0:
@@ -81,10 +84,33 @@ def name_of(names: Names, label: int) -> str:
     if names is None:
         return f"class {label}"
     if isinstance(names, Mapping):
-        return names.get(label, f"class {label}")
+        return str(names.get(label, f"class {label}"))
+    check_several(names, "names")
     if label >= len(names):
         raise ValueError(
             f"names has {len(names)} entries but label {label} is shown: name every label, the background's "
             "included, or pass a dict"
         )
-    return names[label]
+    return str(names[label])
+
+
+def check_several(values: Any, name: str) -> Any:
+    """Return a sequence, or an array or tensor with a first axis."""
+    listed = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
+    if not listed and not (isinstance(values, (Tensor, np.ndarray)) and values.ndim):
+        raise TypeError(f"{name} must be a list, got {describe(values)}: pass a list with an entry for each")
+    return values
+
+
+def check_text(value: object, name: str) -> None:
+    """Raise unless this is text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be text, got {describe(value)}: pass a str")
+
+
+def read_label_set(values: Collection[int], name: str) -> list[int]:
+    """Labels as a list of int."""
+    numbers = read_numbers(list(values) if isinstance(values, Set) else values, name, "a list of labels")
+    if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+        raise TypeError(f"{name} must be a list of labels, got {describe(values)}: pass whole numbers")
+    return numbers.tolist()

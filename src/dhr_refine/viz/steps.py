@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from ..checks import describe
 from ..metrics.masks import Mask
 from ..steps import RefineSteps
 from .overlays import overlay_heat, overlay_labels, overlay_scores
 from .palettes import UNKNOWN, read_colours
-from .reading import Names, name_of, read_labels, read_pixels, read_steps
+from .reading import Names, check_text, name_of, read_label_set, read_labels, read_pixels, read_steps
 from .tiles import Tile, break_rows, draw_tiles, image_miou, mark_region
 
 if TYPE_CHECKING:
@@ -95,6 +96,13 @@ def show_steps(
     ['Image', 'Base mask', 'OT seed', 'M_init', 'After USS', 'After WSS', 'Final mask']
     """
     one = read_steps(steps, index)
+    check_text(title, "title")
+    check_text(note, "note")
+    if cams is not None and not isinstance(cams, Mapping):
+        raise TypeError(
+            f"cams must be a dict of label to map, got {describe(cams)}: pass "
+            "{t + 1: cams[t] for t in tags}"
+        )
     size = tuple(one.mask.shape)
     pixels = read_pixels(image, size)
     table = read_colours(colours)
@@ -115,6 +123,7 @@ def show_steps(
         recovered = [label for label, back in zip(classes, one.recovered.tolist()) if back]
     if lost is None:
         lost = set(classes) - kept
+    lost, recovered = read_label_set(lost, "lost"), read_label_set(recovered, "recovered")
     shown = [*maps.values()] if truth is None else [*maps.values(), truth]
     labels = set(classes).union(*(np.unique(mask).tolist() for mask in shown))
     marks = dict.fromkeys(lost, " (lost)") | dict.fromkeys(recovered, " ★ recovered")
