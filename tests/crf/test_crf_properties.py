@@ -4,26 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from parity import BACKENDS
 from photos import photo, scores
 
 from dhr_refine import dense_crf
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@settings(max_examples=15)
-@given(classes=st.integers(2, 20), seed=st.integers(0, 1000), data=st.data())
-@pytest.mark.parametrize("backend", BACKENDS)
-def test_class_order_does_not_matter(backend, classes, seed, data):
-    order = torch.tensor(data.draw(st.permutations(range(classes))))
-    image, probs = photo("coffee", 30, 37), scores(classes, 30, 37, seed=seed)
-    result = dense_crf(image, probs, backend=backend)
-    torch.testing.assert_close(
-        dense_crf(image, probs[order], backend=backend), result[order], atol=1e-4, rtol=0
-    )
 
 
 def test_probabilities_sum_to_one(backend):

@@ -126,6 +126,18 @@ def test_equals_torch_on_noise(height, width, batch, classes, sxy, srgb, gauss_s
     compare(images, probs, iterations=2, sxy=sxy, srgb=srgb, gauss_sxy=gauss_sxy)
 
 
+@pytest.mark.parametrize("classes", [2, 3, 5, 9])
+def test_classes_change_places_bit_for_bit(classes):
+    image, noise = photo("coffee", 9, 14), torch.rand(classes, 9, 14)
+    order = torch.randperm(classes)
+    for probs in (torch.full_like(noise, 1 / classes), noise):
+        result, moved = (
+            dense_crf(image.to(DEVICE), given.to(DEVICE), backend="triton", iterations=4, **PRESETS["B"])
+            for given in (probs, probs[order])
+        )
+        assert torch.equal(moved, result[order])
+
+
 @pytest.mark.parametrize("iterations", [0, 1])
 def test_few_iterations(iterations):
     compare(photo("coffee", 12, 15), scores(3, 12, 15), iterations=iterations)

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize("window", [2**16, 5000, 800])
 def test_copies_of_far_vertices(set_threads, monkeypatch, preset, classes, window):
     # A tile tells a window of vertices apart and works on copies of those that lie before it: of none where
-    # an image is as small as here, of nearly all in the least window. The last of 5 classes is not filtered.
+    # an image is as small as here, of nearly all in the least window.
     from dhr_refine.crf.backends.numba import lattice as building
     from dhr_refine.crf.backends.numba import solve
 
@@ -101,7 +101,7 @@ import numpy as np
 from dhr_refine.crf.backends.numba import tiles, unaries
 unary = np.empty(128, np.float32)
 probs = np.exp(-np.arange(128, dtype=np.float32) / 16)[None]
-unaries.pack_unary(probs, 16, unary, 0, tiles.tile_count(8, 16), (), (0,), (0,))
+unaries.pack_unary(probs, 16, unary, 0, tiles.tile_count(8, 16), (0,), (0,))
 print(*np.rint(-16 * unary[:10]).astype(int))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

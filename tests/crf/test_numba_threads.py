@@ -56,7 +56,7 @@ def test_a_thread_that_fails_stops_the_others(set_threads, monkeypatch, culprit)
     compiled = iterations.mean_field
 
     def broken(*arguments):
-        if arguments[-5] == culprit:
+        if arguments[-4] == culprit:
             raise MemoryError("out of memory")
         compiled(*arguments)
 

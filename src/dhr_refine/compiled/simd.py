@@ -1,5 +1,6 @@
-"""Short float32 vectors for numba kernels: LLVM maps them to whatever the machine has.
+"""Short vectors for numba kernels: LLVM maps them to whatever the machine has.
 
+They hold float32 numbers, or float64 where they were widened to be added up.
 The number of lanes is part of the type. Kernels take it as ``tag``, a tuple of that many zeros, so that
 one source compiles once per width.
 """
@@ -18,21 +19,21 @@ from numba.extending import models, register_model
 # The decorated functions are called without the typing context: hide that from type checkers.
 intrinsic: Any = _intrinsic
 
-_F32, _I32, _I8 = ir.FloatType(), ir.IntType(32), ir.IntType(8)
+_F32, _F64, _I32, _I8 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(8)
 
 
 class VectorType(types.Type):
-    """The numba type of ``lanes`` float32 numbers."""
+    """The numba type of ``lanes`` float32 numbers, or float64 where they are wide."""
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, *, wide: bool = False) -> None:
         """Name the type by its lanes."""
-        self.lanes = lanes
-        super().__init__(name=f"float32x{lanes}")
+        self.lanes, self.wide = lanes, wide
+        super().__init__(name=f"float{64 if wide else 32}x{lanes}")
 
     @property
     def llvm(self) -> ir.VectorType:
         """The LLVM type."""
-        return ir.VectorType(_F32, self.lanes)
+        return ir.VectorType(_F64 if self.wide else _F32, self.lanes)
 
 
 @register_model(VectorType)
@@ -132,20 +133,6 @@ def load(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
         return value
 
     return vector(array, types.intp, tag), generate
-
-
-@intrinsic
-def spread(_typing: Any, array: Any, index: Any, tag: Any) -> Any:
-    """Read numbers from a flat array into 16 lanes, each into a group of ``len(tag)`` neighbours."""
-    count = 16 // len(tag)
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        value = builder.load(vector_pointer_to(context, builder, array, args[0], args[1], count))
-        value.align = 4
-        order = ir.Constant(ir.VectorType(_I32, 16), [_I32(i // len(tag)) for i in range(16)])
-        return builder.shuffle_vector(value, value, order)
-
-    return VectorType(16)(array, types.intp, tag), generate
 
 
 @intrinsic
@@ -322,6 +309,28 @@ def where_equal(_typing: Any, left: Any, right: Any, then: Any, otherwise: Any) 
         return builder.select(builder.fcmp_ordered("==", args[0], args[1]), args[2], args[3])
 
     return left(left, left, left, left), generate
+
+
+@intrinsic
+def widen(_typing: Any, vector: Any) -> Any:
+    """The same numbers in float64, for sums."""
+    wide = VectorType(vector.lanes, wide=True)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fpext(args[0], wide.llvm)
+
+    return wide(vector), generate
+
+
+@intrinsic
+def narrow(_typing: Any, vector: Any) -> Any:
+    """Round numbers in float64 to float32."""
+    narrow = VectorType(vector.lanes)
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.fptrunc(args[0], narrow.llvm)
+
+    return narrow(vector), generate
 
 
 @intrinsic

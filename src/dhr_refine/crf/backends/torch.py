@@ -20,6 +20,10 @@ from ..unary import log_probs
 _LIST = 64
 # Channels filtered at a time: the values on the lattice take up to twice the memory of the channels.
 _CHANNELS = 8
+# Exponentials are added up in multiples of its inverse: a sum of whole numbers is exact in any order.
+WHOLE = 2.0**36
+# Numbers that the softmax works on at a time: what lies between stays in the cache.
+_NUMBERS = 2**21
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,17 @@ def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:
     return F.embedding_bag(kernel.corners, lattice, mode="sum", per_sample_weights=kernel.weights)
 
 
+def softmax_(logits: Tensor) -> Tensor:
+    """Softmax of each row (n, K) in place, to the last bit the same wherever a class stands in the row.
+
+    Mean field can amplify the least difference until a tie between classes is decided by their order.
+    """
+    for part in logits.split(max(_NUMBERS // logits.shape[1], 1)):
+        part.sub_(part.amax(dim=1, keepdim=True)).exp_().mul_(WHOLE)
+        part.div_(part.long().sum(dim=1, keepdim=True))
+    return logits
+
+
 def mean_field(
     bilateral: TorchKernel,
     gaussian: TorchKernel,
@@ -202,10 +217,10 @@ def mean_field(
 ) -> Tensor:
     """Run mean field inference from probabilities (B, K, H, W) (see unary.py)."""
     batch, classes, height, width = probs.shape
-    energy = log_probs(probs).permute(2, 3, 0, 1).reshape(-1, classes)
-    probs = energy.softmax(dim=1)
+    # Row by row in memory: from a single column that is not, embedding_bag adds up in another way.
+    energy = log_probs(probs).permute(2, 3, 0, 1).contiguous().view(-1, classes)
+    probs = softmax_(energy.clone())
     blocks = range(0, classes, -(-classes // -(-classes // _CHANNELS)))  # of equal width
-    logits = torch.empty_like(energy)
     for _ in range(iterations):
         for start in blocks:
             block = slice(start, min(start + blocks.step, classes))
@@ -214,6 +229,6 @@ def mean_field(
             # All images share the positions: one filter over the channels of all.
             shared = filter_values(gaussian, part.view(-1, batch * part.shape[1]))
             message.add_(shared.view_as(part), alpha=gaussian.gain * gauss_compat)
-            torch.add(message, energy[:, block], out=logits[:, block])
-        probs = logits.softmax(dim=1)
+            torch.add(message, energy[:, block], out=probs[:, block])  # read for the last time above
+        softmax_(probs)
     return probs.view(height, width, batch, classes).permute(2, 3, 0, 1).contiguous()

@@ -27,7 +27,7 @@ from .unaries import pack_unary
 @compiled
 def mean_field(
     lattice5, cuts5, values5, stride5, gain5, lattice2, cuts2, values2, stride2, gain2,
-    probs, unary, totals, result, width, iterations, spans, thread, arrivals, hidden, blocks, tag,
+    probs, unary, result, width, iterations, spans, thread, arrivals, blocks, tag,
 ):  # fmt: skip
     """One thread's part of the mean field of an image; all threads run this at the same time.
 
@@ -40,7 +40,7 @@ def mean_field(
     around = np.zeros(2 * REACH * length if threads > 1 else 0, np.float32)
     copied = lattice5.copies.size + lattice2.copies.size > 0
     first, stop = spans[thread], spans[thread + 1]
-    pack_unary(probs, width, unary, first, stop, hidden, blocks, tag)
+    pack_unary(probs, width, unary, first, stop, blocks, tag)
     meeting = 0
     for iteration in range(iterations + 1):
         if is_open(arrivals):  # another thread has failed, or the caller was interrupted
@@ -52,7 +52,7 @@ def mean_field(
         run_pass(
             lattice5, values5[read * stride5 :], values5[(written + thread) * stride5 :], gain5,
             lattice2, values2[read * stride2 :], values2[(written + thread) * stride2 :], gain2,
-            unary, totals, result, width, first, stop, slicing, splatting, hidden, blocks, tag,
+            unary, result, width, first, stop, slicing, splatting, blocks, tag,
         )  # fmt: skip
         if not splatting:
             return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -60,11 +59,6 @@ class NumbaKernel:
     def vertices(self) -> int:
         """Number of vertices, of cells where the lattice is a plane."""
         return int(self.lattice.frontiers[-1])
-
-    @cached_property
-    def sums(self) -> np.ndarray:
-        """The kernel applied to ones, without the gain, (N,): asked for by some numbers of classes only."""
-        return _filter_ones(self.lattice, self.size)
 
     @property
     def nbytes(self) -> int:
@@ -171,12 +165,7 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
 
 def _normalised(lattice: Lattice, size: tuple[int, int], gain: float) -> NumbaKernel:
     """Fold the symmetric normalisation into the weights."""
-    sums = _filter_ones(lattice, size)
-    normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
-    return NumbaKernel(lattice, size, gain)
-
-
-def _filter_ones(lattice: Lattice, size: tuple[int, int]) -> np.ndarray:
     sums = np.empty(size[0] * size[1], np.float32)
     filter_ones(lattice, *size, sums)
-    return sums
+    normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
+    return NumbaKernel(lattice, size, gain)

@@ -15,21 +15,19 @@ from .tiles import TILE, TILE_COLUMNS, tile_box, tiles_across
 _ACROSS = (0,) * TILE_COLUMNS
 # Where a pass moves more bytes than this, data are asked for while the tile this far before is at work.
 _CACHED, _AHEAD = 10 * 2**20, 2
+# Adding this and taking it away rounds a float32 number in [0, 1] to a multiple of 2**-36. Sums of those are
+# exact in float64, up to 2**17 of them.
+_GRID = 2.0**-13
 
 
 @compiled
 def run_pass(
     lattice5, values5, next5, gain5, lattice2, values2, next2, gain2,
-    unary, totals, result, width, first, stop, slicing, splatting, hidden, blocks, tag,
+    unary, result, width, first, stop, slicing, splatting, blocks, tag,
 ):  # fmt: skip
-    """One pass over the pixels of some tiles: slice both lattices, softmax, then splat or write out.
-
-    With a hidden class, only the others are filtered: the probabilities of a pixel sum to one, and so
-    their messages to ``totals``.
-    """
+    """One pass over the pixels of some tiles: slice both lattices, softmax, then splat or write out."""
     lanes, chunks = len(tag), len(blocks)
     buffer = np.zeros(chunks * TILE * lanes + 16, np.float32)
-    last = np.zeros(TILE * lanes + 16, np.float32)
     height = result.shape[1] // width
     flat = result.reshape(result.size)
     size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
@@ -53,7 +51,7 @@ def run_pass(
                 corners5, offsets5, weights5, values5, base5, size5,
                 corners2, offsets2, weights2, values2, base2, size2, start, pixels, buffer, blocks, tag,
             )  # fmt: skip
-        _softmax(unary, totals, start, buffer, last, pixels, slicing, hidden, blocks, tag)
+        _softmax(unary, start, buffer, pixels, slicing, blocks, tag)
         if splatting:
             # Vertices are cleared when the first pixels touch them: they stay in the first cache until then.
             fresh5, fresh2 = frontiers5[tile + 1] * lanes, frontiers2[tile + 1] * lanes
@@ -69,11 +67,8 @@ def run_pass(
                 unary, start, pixels, far, buffer, blocks, tag,
             )  # fmt: skip
         else:
-            kept = result.shape[0] - len(hidden)
-            for c in range(kept):
+            for c in range(result.shape[0]):
                 _write_out(buffer, result, width, tile, c, c // lanes * TILE * lanes + c % lanes, tag)
-            if len(hidden):
-                _write_out(last, result, width, tile, kept, 0, tag)
 
 
 @inlined
@@ -154,22 +149,19 @@ def _prefetch_vertices(
 
 
 @compiled
-def _softmax(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks, tag):
-    """Turn the messages of a tile into probabilities, in place; those of a hidden class go to ``last``."""
+def _softmax(unary, tile, buffer, pixels, slicing, blocks, tag):
+    """Turn the messages of a tile into probabilities, in place.
+
+    Classes that change places keep their values to the last bit, as their sum is exact whatever the order.
+    Mean field can amplify the least difference until a tie between classes is decided by their order.
+    """
     lanes = len(tag)
     wide = (0,) * 16
-    zero, one = simd.fill(np.float32(0), wide), simd.fill(np.float32(1), wide)
+    one, grid = simd.fill(np.float32(1), wide), simd.fill(np.float32(_GRID), wide)
     # Blocks of channels: those of the tile's unary terms, and those of the buffer.
     given, own = pixels * lanes, TILE * lanes
     for start in range(0, pixels * lanes, 16):
-        rest = zero
-        if slicing and len(hidden):
-            # The hidden class's message is what the others leave of the sum.
-            for chunk in range(len(blocks)):
-                rest = simd.add(rest, simd.load(buffer, chunk * own + start, wide))
-            whole = simd.spread(totals, tile + start // lanes, tag)
-            rest = simd.sub(whole, simd.group_total(rest, tag))
-        peak = rest if len(hidden) else simd.fill(np.float32(-1e38), wide)
+        peak = simd.fill(np.float32(-1e38), wide)
         for chunk in range(len(blocks)):
             at = chunk * own + start
             logit = simd.load(unary, tile * lanes * len(blocks) + chunk * given + start, wide)
@@ -178,22 +170,16 @@ def _softmax(unary, totals, tile, buffer, last, pixels, slicing, hidden, blocks,
             simd.store(buffer, at, logit)
             peak = simd.maximum(peak, logit)
         peak = simd.group_largest(peak, tag)
-        sum_ = zero
+        sum_ = simd.widen(simd.fill(np.float32(0), wide))
         for chunk in range(len(blocks)):
             at = chunk * own + start
             part = simd.exp(simd.sub(simd.load(buffer, at, wide), peak))
             simd.store(buffer, at, part)
-            sum_ = simd.add(sum_, part)
-        sum_ = simd.group_total(sum_, tag)
-        if len(hidden):
-            rest = simd.exp(simd.sub(rest, peak))
-            sum_ = simd.add(sum_, rest)
-        inverse = simd.div(one, sum_)
+            sum_ = simd.add(sum_, simd.widen(simd.sub(simd.add(part, grid), grid)))
+        inverse = simd.div(one, simd.narrow(simd.group_total(sum_, tag)))
         for chunk in range(len(blocks)):
             at = chunk * own + start
             simd.store(buffer, at, simd.mul(inverse, simd.load(buffer, at, wide)))
-        if len(hidden):
-            simd.store(last, start, simd.mul(inverse, rest))
 
 
 @compiled

@@ -86,32 +86,27 @@ def _solve(
 ) -> None:
     """Fill the result of one image, both (K, N), on a number of threads."""
     classes, pixels = probs.shape
-    # The last class stays hidden where the others just fill the vectors.
-    hidden = int(_layout(classes - 1) < _layout(classes))
-    lanes, chunks = _layout(classes - hidden)
+    lanes, chunks = _layout(classes)
     # Each thread's values start on a cache line.
     strides = [chunks * block_size(kernel.vertices, (0,) * lanes) for kernel in kernels]
-    sizes = [pixels * hidden, pixels * lanes * chunks, *(2 * threads * part for part in strides)]
-    totals, unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
+    sizes = [pixels * lanes * chunks, *(2 * threads * part for part in strides)]
+    unary, *values = scratch.take("mean field", *((size, np.float32) for size in sizes))
     gains = [np.float32(kernel.gain * compat) for kernel, compat in zip(kernels, compats, strict=True)]
-    if hidden:
-        np.multiply(kernels[0].sums, gains[0], out=totals)
-        totals += gains[1] * kernels[1].sums
     tiles = len(kernels[0].lattice.bases)
     spans = np.array([tiles * thread // threads for thread in range(threads + 1)])
     arguments: list[Any] = []
     for kernel, own, stride, gain in zip(kernels, values, strides, gains, strict=True):
         arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), own, stride, gain]
-    arguments += [probs, unary, totals, result, kernels[0].size[1], iterations, spans]
+    arguments += [probs, unary, result, kernels[0].size[1], iterations, spans]
 
     def work(thread: int, arrivals: np.ndarray) -> None:
-        loops.mean_field(*arguments, thread, arrivals, (0,) * hidden, (0,) * chunks, (0,) * lanes)
+        loops.mean_field(*arguments, thread, arrivals, (0,) * chunks, (0,) * lanes)
 
     together(work, threads)
 
 
 def _layout(channels: int) -> tuple[int, int]:
-    """Lanes of a vector, and vectors, that hold a number of channels."""
+    """Lanes of a vector, and vectors, that hold a number of channels; some lanes may be left over."""
     if channels <= 16:
         return next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels), 1
     lanes = 8 if channels <= 24 else 16

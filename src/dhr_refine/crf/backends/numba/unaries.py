@@ -40,33 +40,28 @@ def _log_tile(probs, width, tile, c, result):
 
 
 @compiled
-def pack_unary(probs, width, unary, first, stop, hidden, blocks, tag):
+def pack_unary(probs, width, unary, first, stop, blocks, tag):
     """Turn class-major probabilities (K, N) into logarithms, tile by tile, as the passes read them.
 
-    In a tile, blocks of ``len(tag)`` classes follow each other, and in them the pixels. With a hidden class,
-    the last one, the logarithms become differences to it.
+    In a tile, blocks of ``len(tag)`` classes follow each other, and in them the pixels. Lanes beyond the
+    classes lie as far down as classes that take no part.
     """
     classes, pixels = probs.shape
     lanes = len(tag)
-    kept = classes - len(hidden)
-    shifts, logs = np.zeros(TILE, np.float32), np.zeros(TILE, np.float32)
+    logs = np.zeros(TILE, np.float32)
     for tile in range(first, stop):
         y0, tall, x0, wide = tile_box(tile, pixels // width, width)
         start = (y0 * width + x0 * tall) * lanes * len(blocks)
-        if len(hidden):
-            _log_tile(probs, width, tile, kept, shifts)
         for c in range(lanes * len(blocks)):
-            if c < kept:
+            if c < classes:
                 _log_tile(probs, width, tile, c, logs)
-            elif c == kept:
-                shifts[:], logs[:] = np.float32(0), np.float32(NOWHERE)
+            elif c == classes:
+                logs[:] = np.float32(NOWHERE)
             for y in range(tall):
-                values = simd.load(logs, y * TILE_COLUMNS, _ACROSS)
-                values = simd.sub(values, simd.load(shifts, y * TILE_COLUMNS, _ACROSS))
                 at = start + (c // lanes * tall * wide + y) * lanes + c % lanes
                 if wide == TILE_COLUMNS:
+                    values = simd.load(logs, y * TILE_COLUMNS, _ACROSS)
                     simd.store_every(unary, at, tall * lanes, values)
                 else:
                     for x in range(wide):
-                        i = y * TILE_COLUMNS + x
-                        simd.poke(unary, at + x * tall * lanes, logs[i] - shifts[i])
+                        simd.poke(unary, at + x * tall * lanes, logs[y * TILE_COLUMNS + x])

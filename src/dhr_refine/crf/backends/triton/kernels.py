@@ -13,10 +13,11 @@ import triton
 import triton.language as tl
 
 from ...unary import NOWHERE
+from ..torch import WHOLE
 
 # Terms that a thread asks memory for at a time.
 _AHEAD = tl.constexpr(4)
-_NOWHERE = tl.constexpr(NOWHERE)
+_NOWHERE, _WHOLE = tl.constexpr(NOWHERE), tl.constexpr(WHOLE)
 
 
 @triton.jit(do_not_specialize=["pieces", "value_rows", "out_rows", "blocks"])
@@ -106,5 +107,7 @@ def slice_and_normalise(
     at = number[:, None] * CHANNELS + lane
     # Lanes beyond the channels lie as far down as classes that take no part.
     logits = tl.load(energy + at, mask=inside, other=_NOWHERE) + scale * message + shared_scale * shared
-    logits = tl.exp(logits - tl.max(logits, axis=1)[:, None])
-    tl.store(out + at, logits / tl.sum(logits, axis=1)[:, None], mask=inside)
+    parts = tl.exp(logits - tl.max(logits, axis=1)[:, None]) * _WHOLE
+    # In whole numbers, whose sum does not depend on the order of the classes.
+    total = tl.sum(parts.to(tl.int64), axis=1).to(tl.float32)
+    tl.store(out + at, parts / total[:, None], mask=inside)

@@ -131,7 +131,7 @@ def mean_field(
     channels = padded(classes)
     energy = probs.new_full((batch, pixels, channels), NOWHERE)  # classes that pad have a probability of 0
     energy[:, :, :classes] = log_probs(probs).flatten(2).transpose(1, 2)
-    result = energy.softmax(dim=2)
+    result = torch_backend.softmax_(energy.view(-1, channels).clone()).view_as(energy)
     # A lattice's values twice: each blur reads the one and writes the other.
     own = result.new_empty((2, 1, bilateral.rows, channels))
     shared = result.new_empty((2, batch, gaussian.rows, channels))
