@@ -208,10 +208,12 @@ def test_numba_says_what_it_takes():
 
 def test_too_many_channels_or_too_fine():
     with pytest.raises(
-        ValueError, match=r"sxy and srgb give a lattice of .*: pass a larger srgb, or fewer channels"
+        ValueError, match=r"the lattice of sxy=67 and .*: pass fewer channels or larger ones, e.g. sxy=67 and"
     ):
         dense_crf(torch.rand(40, 8, 9), PROBS[:, :8, :9], srgb=0.01)
-    with pytest.raises(ValueError, match=r"sxy and srgb give lattice coordinates of .*: pass a larger srgb"):
+    with pytest.raises(
+        ValueError, match=r"the lattice of .* and coordinates up to .*: pass larger ones, e.g. sxy"
+    ):
         dense_crf(torch.rand(3, 8, 9) * 1e30, PROBS[:, :8, :9])
 
 

@@ -203,9 +203,8 @@ def test_errors_name_the_argument(images, probs, error, message):
             "backend must be one of 'auto', 'torch', 'numba', 'triton', 'pydensecrf', got",
         ),
         ({"lattice": 1}, TypeError, "lattice must be a DenseCRFLattice, got int 1: build one with"),
-        ({"srgb": 1e-2}, ValueError, "sxy and srgb give a lattice of 1"),
-        ({"srgb": 1e-6}, ValueError, "sxy and srgb give lattice coordinates of"),
-        ({"gauss_sxy": 1e-6}, ValueError, "gauss_sxy give lattice coordinates of"),
+        ({"srgb": 1e-2}, ValueError, "the lattice of sxy=67 and srgb=0.01 has 1.8e+21 cells and"),
+        ({"gauss_sxy": 1e-9}, ValueError, "the lattice of gauss_sxy=1e-09 has"),
     ],
 )
 def test_errors_name_the_option(options, error, message):

@@ -20,9 +20,12 @@ from torch import Tensor
 
 from ..checks import check_positive, describe
 
-_LARGEST_KEY = 2**56
+# A key and the number of a coset, of which there are six, share 63 bits (torch.py).
+_LARGEST_KEY = 2**60
 # Larger coordinates float32 can no longer round to whole numbers by adding 1.5 * 2**23.
 _LARGEST_COORDINATE = 2**22
+# Deviations beyond these are taken for these: as good as 0 and infinite, which float32 would make of them.
+_LEAST, _MOST = 1e-30, 1e30
 
 
 class LatticeParameters(NamedTuple):
@@ -102,7 +105,7 @@ def spread(deviation: float | tuple[float, ...], count: int) -> tuple[float, ...
 
 def gaussian_geometry(height: int, width: int, sxy: float | tuple[float, ...]) -> Geometry:
     """Lattice of (x, y) / sxy."""
-    return _geometry([np.arange(width), np.arange(height)], spread(sxy, 2), "gauss_sxy")
+    return _geometry([np.arange(width), np.arange(height)], {"gauss_sxy": spread(sxy, 2)})
 
 
 def bilateral_geometry(
@@ -120,63 +123,118 @@ def bilateral_geometry(
     """
     columns, rows = np.arange(width), np.arange(height)
     x, y = spread(sxy, 2)
-    positions, deviations = [columns, rows], (x, y)
+    positions, own = [columns, rows], (x, y)
     if rows_first := channels != 3:
-        positions, deviations = [rows, columns], (y, x)
+        positions, own = [rows, columns], (y, x)
     levels = [] if extents else [np.arange(256)] * channels
-    deviations += spread(srgb, channels)
-    return _geometry([*positions, *levels], deviations, "sxy and srgb", extents, rows_first)
+    deviations = {"sxy": own, "srgb": spread(srgb, channels)}
+    return _geometry([*positions, *levels], deviations, extents, rows_first)
 
 
 def _geometry(
     values: list[np.ndarray],
-    deviations: tuple[float, ...],
-    names: str,
+    deviations: dict[str, tuple[float, ...]],
     extents: Sequence[tuple[float, float]] = (),
     rows_first: bool = False,
 ) -> Geometry:
-    """The lattice of features with a table of values, and of some that are known by their extents alone."""
-    # The order of float32 operations is the reference's: another order moves pixels that lie on the
-    # border of two simplices, and with them the result.
-    d = len(values) + len(extents)
-    stretch = np.float32(math.sqrt(2 / 3) * (d + 1))
-    scales = [
-        (np.float32(deviation), np.float32(1 / math.sqrt((i + 1) * (i + 2)) * float(stretch)))
-        for i, deviation in enumerate(deviations)
-    ]
-    tables = tuple(
-        value.astype(np.float32) / by * times for value, (by, times) in zip(values, scales, strict=False)
-    )
-    ends = [(0.0, float(table[-1])) for table in tables]
-    for extent, (by, times) in zip(extents, scales[len(values) :], strict=True):
-        low, high = (float(np.float32(end) / by * times) for end in extent)
-        ends.append((min(low, 0.0), max(high, 0.0)))  # vertices of zeros may take part: see phantom_keys
-    # Of each coordinate: the features from its own on, less a multiple of the one before.
-    lows, highs = [low for low, _ in ends], [high for _, high in ends]
-    lowest = [sum(lows)] + [sum(lows[j + 1 :]) - (j + 1) * highs[j] for j in range(d)]
-    highest = [sum(highs)] + [sum(highs[j + 1 :]) - (j + 1) * lows[j] for j in range(d)]
-    reach = max(*highest, *(-low for low in lowest)) / (d + 1)
-    fewer = ", or fewer channels" if d > 5 else ""
-    if not reach <= _LARGEST_COORDINATE:
+    """The lattice of features with a table of values, and of some that are known by their extents alone.
+
+    ``deviations`` are those of the features in their order, by the name of the argument.
+    """
+    scales = _scales(deviations)
+    start, size = _box(values, extents, scales)
+    d = len(scales)
+    if not _fits(start, size):
+        larger = _describe(_enlarge(values, extents, deviations), rows_first)
         raise ValueError(
-            f"{names} give lattice coordinates of {reach:.1e}, above {_LARGEST_COORDINATE:.1e}, where "
-            f"float32 cannot tell them apart: pass a larger {names.split()[-1]}{fewer}"
+            f"the lattice of {_describe(deviations, rows_first)} has {math.prod(map(float, size[:d])):.1e} "
+            f"cells and coordinates up to {_reach(start, size):.1e}, above {_LARGEST_KEY:.1e} cells or "
+            f"{_LARGEST_COORDINATE:.1e}: pass {'fewer channels or ' if d > 5 else ''}larger ones, e.g. {larger}"
         )
-    # Rounding, the walk back to the plane, the simplex and the neighbours move a coordinate by one each.
-    start = [math.floor(low / (d + 1)) - 4 for low in lowest]
-    size = [math.ceil(high / (d + 1)) + 5 - first for high, first in zip(highest, start, strict=True)]
     strides = [math.prod(size[:i]) for i in range(d)]
-    if math.prod(size[:d]) > _LARGEST_KEY:
-        raise ValueError(
-            f"{names} give a lattice of {float(math.prod(size[:d])):.1e} cells, above {_LARGEST_KEY:.1e}: "
-            f"pass a larger {names.split()[-1]}{fewer}"
-        )
     origin = sum(first * stride for first, stride in zip(start, strides, strict=False))
     return Geometry(
-        tables,
+        tuple(_scaled(value, scale) for value, scale in zip(values, scales, strict=False)),
         np.array([*strides, 0], dtype=np.int64),
         origin,
         math.prod(size[:d]),
         rows_first,
         tuple(scales[len(values) :]),
     )
+
+
+def _scales(deviations: dict[str, tuple[float, ...]]) -> list[tuple[np.float32, np.float32]]:
+    """What each feature is divided by, and then multiplied by to make the lattice's simplices regular."""
+    flat = [deviation for own in deviations.values() for deviation in own]
+    stretch = np.float32(math.sqrt(2 / 3) * (len(flat) + 1))
+    return [
+        (
+            np.float32(min(max(deviation, _LEAST), _MOST)),
+            np.float32(1 / math.sqrt((i + 1) * (i + 2)) * float(stretch)),
+        )
+        for i, deviation in enumerate(flat)
+    ]
+
+
+def _scaled(values: np.ndarray, scale: tuple[np.float32, np.float32]) -> np.ndarray:
+    # The order of float32 operations is the reference's: another order moves pixels that lie on the
+    # border of two simplices, and with them the result.
+    return values.astype(np.float32) / scale[0] * scale[1]
+
+
+def _box(
+    values: list[np.ndarray],
+    extents: Sequence[tuple[float, float]],
+    scales: list[tuple[np.float32, np.float32]],
+) -> tuple[list[int], list[int]]:
+    """Least coordinate of a vertex on each of the d + 1 axes, and how many from there, over d + 1."""
+    d = len(scales)
+    ends = [np.asarray(value[[0, -1]]) for value in values]
+    # Vertices of zeros may take part: see phantom_keys.
+    ends += [np.array([min(low, 0.0), max(high, 0.0)]) for low, high in extents]
+    with np.errstate(over="ignore"):
+        scaled = [_scaled(end, scale).tolist() for end, scale in zip(ends, scales, strict=True)]
+    # Of each coordinate: the features from its own on, less a multiple of the one before.
+    lows, highs = zip(*scaled, strict=True)
+    lowest = [sum(lows)] + [sum(lows[j + 1 :]) - (j + 1) * highs[j] for j in range(d)]
+    highest = [sum(highs)] + [sum(highs[j + 1 :]) - (j + 1) * lows[j] for j in range(d)]
+    # Rounding, the walk back to the plane, the simplex and the neighbours move a coordinate by one each.
+    start = [math.floor(low / (d + 1)) - 4 for low in lowest]
+    return start, [math.ceil(high / (d + 1)) + 5 - first for high, first in zip(highest, start, strict=True)]
+
+
+def _reach(start: list[int], size: list[int]) -> int:
+    """Largest coordinate of either sign."""
+    return max(max(-first, first + count) for first, count in zip(start, size, strict=True))
+
+
+def _fits(start: list[int], size: list[int]) -> bool:
+    """Whether float32 holds each coordinate exactly, and one number all but the last together."""
+    return _reach(start, size) <= _LARGEST_COORDINATE and math.prod(size[:-1]) <= _LARGEST_KEY
+
+
+def _enlarge(
+    values: list[np.ndarray],
+    extents: Sequence[tuple[float, float]],
+    deviations: dict[str, tuple[float, ...]],
+) -> dict[str, tuple[float, ...]]:
+    """Deviations that make a lattice which fits: the smallest beside their features are doubled until then."""
+    lengths = [float(len(value)) for value in values]
+    lengths += [max(high, 0.0) - min(low, 0.0) for low, high in extents]
+    larger = {name: tuple(max(one, _LEAST) for one in own) for name, own in deviations.items()}
+    while not _fits(*_box(values, extents, _scales(larger))):
+        rest = iter(lengths)
+        cells = {name: max(next(rest) / one for one in own) for name, own in larger.items()}
+        finest = max(cells, key=cells.__getitem__)
+        larger[finest] = tuple(float(f"{2 * one:.2g}") for one in larger[finest])  # as it is printed
+    return larger
+
+
+def _describe(deviations: dict[str, tuple[float, ...]], rows_first: bool) -> str:
+    """Deviations as a caller would pass them: one number where all are equal, x before y."""
+    texts = []
+    for name, own in deviations.items():
+        ordered = own[::-1] if rows_first and name == "sxy" else own
+        many = f"({', '.join(f'{one:g}' for one in ordered)})"
+        texts.append(f"{name}={f'{own[0]:g}' if len(set(own)) == 1 else many}")
+    return " and ".join(texts)

@@ -7,14 +7,13 @@ import numpy as np
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.jit import compiled
 
-from .tables import find, home
+from .tables import find, holds_other, home, key_at, number_at
 
 
 @compiled
-def follow(corners, coset, table, bits, id_bits, strides, following):
+def follow(corners, coset, table, bits, id_bits, words, strides, following):
     """Find the neighbours of a coset's vertices on every axis: (vertices, d + 1), -1 where there is none."""
     d1 = len(corners)
-    id_mask = (np.int64(1) << id_bits) - 1
     slot_mask = (np.int64(1) << bits) - 1
     target = 0 if coset == d1 - 1 else coset + 1
     first = np.int64(target) << bits
@@ -22,17 +21,17 @@ def follow(corners, coset, table, bits, id_bits, strides, following):
     # In the order of the table: multiplicative hashing moves all neighbours on an axis by the same
     # distance, so the look-ups walk through the table, too.
     for slot in range(coset << bits, (coset + 1) << bits):
-        entry = simd.peek(table, slot)
-        if entry != 0:
-            vertex = (entry & id_mask) - 1
+        vertex = number_at(table, slot, id_bits, words) - 1
+        if vertex >= 0:
+            own = key_at(table, slot, id_bits, words)
             for axis in range(d1):
-                key = (entry >> id_bits) + beyond - simd.peek(strides, axis)
-                start = home(target, bits, key)
-                found = simd.peek(table, start)
-                if found != 0 and (found >> id_bits) != key:
-                    further = first | ((start + 1) & slot_mask)
-                    found = simd.peek(table, find(table, further, bits, key, id_bits))
-                simd.poke(following, vertex * d1 + axis, np.int32((found & id_mask) - 1))
+                key = own + beyond - simd.peek(strides, axis)
+                found = home(target, bits, key)
+                if holds_other(table, found, key, id_bits, words):
+                    further = first | ((found + 1) & slot_mask)
+                    found = find(table, further, bits, key, id_bits, words)
+                neighbour = number_at(table, found, id_bits, words) - 1
+                simd.poke(following, vertex * d1 + axis, np.int32(neighbour))
 
 
 @compiled

@@ -108,26 +108,23 @@ def build(geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch)
     height, width = image.shape[1:]
     pixels, corners = height * width, (0,) * (geometry.dimension + 1)
     id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
-    if id_bits + geometry.key_bits > 63:
-        raise ValueError(
-            f"a lattice of 2**{geometry.key_bits} cells is too fine for an image of {pixels} pixels: "
-            "pass larger sxy and srgb, or backend='torch'"
-        )
+    words = (0,) if id_bits + geometry.key_bits <= 63 else (0, 0)  # of a slot: a key and a number
     columns, rows, *levels = geometry.tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
     bits = scratch.table_bits or max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
     weights, offsets, bases, frontiers = _kept(corners, height, width)
-    (table,) = scratch.take("table", (len(corners) << bits, np.int64))
+    (table,) = scratch.take("table", ((len(corners) << bits) * len(words), np.int64))
     table.fill(0)
     copies, table, bits = embed(
         corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
-        geometry.phantom_keys(pixels), table, bits, id_bits, _WINDOW, offsets, weights, bases, frontiers,
+        geometry.phantom_keys(pixels), table, bits, id_bits, words, _WINDOW,
+        offsets, weights, bases, frontiers,
     )  # fmt: skip
     scratch.table_bits = max(9, (4 * int(frontiers[-1]) // len(corners)).bit_length())
     (following,) = scratch.take("following", (int(frontiers[-1]) * len(corners), np.int32))
     following.reshape(-1, len(corners))[copies[:, 0]] = -1
-    links = _link(corners, following, table, bits, id_bits, geometry.strides, threads)
+    links = _link(corners, following, table, bits, id_bits, words, geometry.strides, threads)
     no_plane = np.zeros(0, np.int32), np.zeros(1, np.int64)
     lattice = Lattice(corners, offsets, weights, bases, frontiers, *links, copies, *no_plane)
     return _normalised(lattice, (height, width), geometry.gain)
@@ -139,13 +136,14 @@ def _link(
     table: np.ndarray,
     bits: int,
     id_bits: int,
+    words: tuple[int, ...],
     strides: np.ndarray,
     threads: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Chain up neighbours; return the chains of all axes and the start of each."""
 
     def follow(coset: int, _: Scratch) -> None:
-        chains.follow(corners, coset, table, bits, id_bits, strides, following)
+        chains.follow(corners, coset, table, bits, id_bits, words, strides, following)
 
     def chain(axis: int, _: Scratch) -> np.ndarray:
         return chains.chain(corners, axis, following)
