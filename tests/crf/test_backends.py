@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 
@@ -57,11 +58,17 @@ def test_triton_refuses_other_devices(monkeypatch):
     assert crf.backends.choose_backend("triton", torch.device("cuda")) == "triton"
 
 
-def test_numba_says_when_keys_do_not_fit():
-    with pytest.raises(
-        ValueError, match=r"a lattice of 2\*\*\d+ cells is too fine for an image of 72 pixels"
-    ):
-        dense_crf(IMAGE, PROBS, srgb=0.1, backend="numba")
+def test_auto_says_what_it_takes(caplog, monkeypatch):
+    with caplog.at_level(logging.DEBUG, logger="dhr_refine"):
+        dense_crf(IMAGE, PROBS)
+        assert caplog.messages == ["dense CRF: backend='auto' is 'numba' for images on cpu"]
+        monkeypatch.setattr(crf.backends, "_installed", lambda package: False)
+        dense_crf(IMAGE, PROBS)
+        crf.backends.choose_backend("auto", torch.device("cuda"))
+    assert caplog.messages[1:] == [
+        "dense CRF: backend='auto' is 'torch' for images on cpu: numba cannot be used",
+        "dense CRF: backend='auto' is 'torch' for images on cuda",
+    ]
 
 
 def test_backends_are_imported_when_they_are_needed():

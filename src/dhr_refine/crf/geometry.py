@@ -145,11 +145,12 @@ def _geometry(
     start, size = _box(values, extents, scales)
     d = len(scales)
     if not _fits(start, size):
+        fewer = "fewer channels or " if d > 5 else ""
         larger = _describe(_enlarge(values, extents, deviations), rows_first)
         raise ValueError(
             f"the lattice of {_describe(deviations, rows_first)} has {math.prod(map(float, size[:d])):.1e} "
             f"cells and coordinates up to {_reach(start, size):.1e}, above {_LARGEST_KEY:.1e} cells or "
-            f"{_LARGEST_COORDINATE:.1e}: pass {'fewer channels or ' if d > 5 else ''}larger ones, e.g. {larger}"
+            f"{_LARGEST_COORDINATE:.1e}: pass {fewer}larger ones, e.g. {larger}"
         )
     strides = [math.prod(size[:i]) for i in range(d)]
     origin = sum(first * stride for first, stride in zip(start, strides, strict=False))
@@ -218,7 +219,7 @@ def _enlarge(
     extents: Sequence[tuple[float, float]],
     deviations: dict[str, tuple[float, ...]],
 ) -> dict[str, tuple[float, ...]]:
-    """Deviations that make a lattice which fits: the smallest beside their features are doubled until then."""
+    """Deviations that make a lattice which fits: the smallest for their features are doubled."""
     lengths = [float(len(value)) for value in values]
     lengths += [max(high, 0.0) - min(low, 0.0) for low, high in extents]
     larger = {name: tuple(max(one, _LEAST) for one in own) for name, own in deviations.items()}

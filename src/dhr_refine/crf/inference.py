@@ -69,8 +69,8 @@ def dense_crf(
     backend : {"auto", "torch", "numba", "triton", "pydensecrf"}, default "auto"
         "auto" takes numba for uint8 images of three channels on the CPU if it is installed, else torch.
         "triton" are fused kernels for a CUDA device, tested in Triton's interpreter but not on a GPU yet.
-        "pydensecrf" runs the reference, one image at a time. `DenseCRFLattice` shows the choice in its
-        ``backend``.
+        "pydensecrf" runs the reference, one image at a time. What "auto" took is logged at level DEBUG by the
+        logger "dhr_refine", and is the ``backend`` of a `DenseCRFLattice`.
     lattice : DenseCRFLattice, optional
         Lattice built for these images, parameters and device.
 

@@ -9,6 +9,7 @@ all but torch need a package that may be missing.
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 from functools import cache
 from types import ModuleType
@@ -24,6 +25,7 @@ __all__ = ["BACKENDS", "Backend", "choose_backend", "implementation"]
 
 Backend = Literal["auto", "torch", "numba", "triton", "pydensecrf"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
+_LOG = logging.getLogger("dhr_refine")
 _INSTALL = {
     "numba": "pip install 'dhr_refine[numba]'",
     "triton": "PyTorch for CUDA on Linux brings it, else pip install triton",
@@ -46,7 +48,13 @@ def choose_backend(backend: str, device: Device, *, plain: bool = True) -> str:
     """The backend that serves images on a device, uint8 RGB if plain: the one asked for, never "auto"."""
     check_choice(backend, "backend", BACKENDS)
     if backend == "auto":
-        return "numba" if plain and device.type == "cpu" and _installed("numba") else "torch"
+        usable = device.type == "cpu" and _installed("numba")
+        backend = "numba" if plain and usable else "torch"
+        why = ""
+        if device.type == "cpu" and backend == "torch":
+            why = ", which are not uint8 of three channels" if usable else ": numba cannot be used"
+        _LOG.debug("dense CRF: backend='auto' is %r for images on %s%s", backend, device, why)
+        return backend
     if backend == "numba" and not plain:
         raise ValueError(
             "backend='numba' takes uint8 images of three channels, and these are floating point or have "
