@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from dhr_refine.compiled import simd
-from dhr_refine.compiled.jit import compiled
+from dhr_refine.compiled.jit import compiled, inlined
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # multiplicative hashing
 
@@ -20,21 +20,21 @@ def home(coset, bits, key):
     return (coset << bits) + np.int64((np.uint64(key) * _GOLDEN) >> np.uint64(64 - bits))
 
 
-@compiled
+@inlined
 def number_at(table, slot, id_bits, words):
     """Return the number in a slot, 0 where it is empty."""
     first = simd.peek(table, slot * len(words))
     return first & ((np.int64(1) << id_bits) - 1) if len(words) == 1 else first
 
 
-@compiled
+@inlined
 def key_at(table, slot, id_bits, words):
     """Return the key in a slot that is not empty."""
     last = simd.peek(table, (slot + 1) * len(words) - 1)
     return last >> id_bits if len(words) == 1 else last
 
 
-@compiled
+@inlined
 def put(table, slot, key, number, id_bits, words):
     """Fill a slot."""
     simd.poke(table, slot * len(words), key << id_bits | number if len(words) == 1 else number)
@@ -42,7 +42,7 @@ def put(table, slot, key, number, id_bits, words):
         simd.poke(table, slot * 2 + 1, key)
 
 
-@compiled
+@inlined
 def holds_other(table, slot, key, id_bits, words):
     """Whether a slot is taken by another key."""
     return simd.peek(table, slot * len(words)) != 0 and key_at(table, slot, id_bits, words) != key
