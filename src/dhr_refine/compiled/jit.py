@@ -13,7 +13,13 @@ from numba import njit
 from .cache import CheckedCache
 
 # What machine code is made of: compiled functions, and modules whose constants are frozen into them.
-_SOURCES = ("compiled/*.py", "**/*_numba.py", "crf/backends/numba/*.py", "crf/unary.py")
+_SOURCES = (
+    "compiled/*.py",
+    "**/*_numba.py",
+    "crf/backends/numba/*.py",
+    "crf/unary.py",
+    "transport/problem.py",
+)
 
 
 def find_sources(package: Path) -> list[Path]:
