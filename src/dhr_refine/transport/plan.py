@@ -176,16 +176,7 @@ def sinkhorn_ot(
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
         return _plan_by("torch", torch.zeros_like(scores), zero, zero.long())
-    low, high = extent_of(flat.detach())
-    if not (math.isfinite(low) and math.isfinite(high)):
-        raise ValueError(
-            "scores hold NaN or infinity: find the layer that produced them, or pass "
-            f"{way_to_finite(scores, 'scores')}"
-        )
-
-    if (high - low) / reg > LARGEST_RANGE:
-        raise ValueError(f"scores span {high - low:.3g}, too much for reg={reg}: scale them to [0, 1]")
-
+    low, high = _checked_extent(scores, flat, reg)
     with torch.autocast(device_type=flat.device.type, enabled=False):
         shares, residual, iterations, solver, finished = solve(
             flat,
@@ -209,6 +200,19 @@ def sinkhorn_ot(
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]
     return _plan_by(solver, plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
+
+
+def _checked_extent(scores: Tensor, flat: Tensor, reg: float) -> tuple[float, float]:
+    """Smallest and largest score; raises where the transport cannot be solved for them."""
+    low, high = extent_of(flat.detach())
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(
+            "scores hold NaN or infinity: find the layer that produced them, or pass "
+            f"{way_to_finite(scores, 'scores')}"
+        )
+    if (high - low) / reg > LARGEST_RANGE:
+        raise ValueError(f"scores span {high - low:.3g}, too much for reg={reg}: scale them to [0, 1]")
+    return low, high
 
 
 def _plan_by(solver: str, plan: Tensor, residual: Tensor, iterations: Tensor) -> TransportPlan:
