@@ -207,14 +207,16 @@ def test_numba_says_what_it_takes():
 
 
 def test_too_many_channels_or_too_fine():
-    with pytest.raises(
-        ValueError, match=r"the lattice of sxy=67 and .*: pass fewer channels or larger ones, e.g. sxy=67 and"
-    ):
-        dense_crf(torch.rand(40, 8, 9), PROBS[:, :8, :9], srgb=0.01)
-    with pytest.raises(
-        ValueError, match=r"the lattice of .* and coordinates up to .*: pass larger ones, e.g. sxy"
-    ):
-        dense_crf(torch.rand(3, 8, 9) * 1e30, PROBS[:, :8, :9])
+    few, small = PROBS[:, :8, :9], torch.rand(7, 8, 9)
+    with pytest.raises(ValueError, match=r"the lattice of sxy=67 and .*: pass fewer channels$"):
+        dense_crf(torch.rand(40, 8, 9), few, srgb=0.01)
+    for image, srgb in ((small, 0.001), (small * 1e30, 3), (small * 1e30, 1e-300), (small - 5, 1e-5)):
+        with pytest.raises(
+            ValueError, match=r"the lattice of .*: pass larger ones, e.g. sxy=67 and"
+        ) as caught:
+            dense_crf(image, few, srgb=srgb)
+        mend = float(str(caught.value).split("srgb=")[-1])
+        assert dense_crf(image, few, srgb=mend).isfinite().all()
 
 
 GREY = (

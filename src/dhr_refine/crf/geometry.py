@@ -145,12 +145,10 @@ def _geometry(
     start, size = _box(values, extents, scales)
     d = len(scales)
     if not _fits(start, size):
-        fewer = "fewer channels or " if d > 5 else ""
-        larger = _describe(_enlarge(values, extents, deviations), rows_first)
         raise ValueError(
             f"the lattice of {_describe(deviations, rows_first)} has {math.prod(map(float, size[:d])):.1e} "
             f"cells and coordinates up to {_reach(start, size):.1e}, above {_LARGEST_KEY:.1e} cells or "
-            f"{_LARGEST_COORDINATE:.1e}: pass {fewer}larger ones, e.g. {larger}"
+            f"{_LARGEST_COORDINATE:.1e}: pass {_mend(values, extents, deviations, rows_first)}"
         )
     strides = [math.prod(size[:i]) for i in range(d)]
     origin = sum(first * stride for first, stride in zip(start, strides, strict=False))
@@ -194,7 +192,9 @@ def _box(
     # Vertices of zeros may take part: see phantom_keys.
     ends += [np.array([min(low, 0.0), max(high, 0.0)]) for low, high in extents]
     with np.errstate(over="ignore"):
-        scaled = [_scaled(end, scale).tolist() for end, scale in zip(ends, scales, strict=True)]
+        scaled = [
+            _scaled(end, scale).clip(-1e38, 1e38).tolist() for end, scale in zip(ends, scales, strict=True)
+        ]
     # Of each coordinate: the features from its own on, less a multiple of the one before.
     lows, highs = zip(*scaled, strict=True)
     lowest = [sum(lows)] + [sum(lows[j + 1 :]) - (j + 1) * highs[j] for j in range(d)]
@@ -214,21 +214,26 @@ def _fits(start: list[int], size: list[int]) -> bool:
     return _reach(start, size) <= _LARGEST_COORDINATE and math.prod(size[:-1]) <= _LARGEST_KEY
 
 
-def _enlarge(
+def _mend(
     values: list[np.ndarray],
     extents: Sequence[tuple[float, float]],
     deviations: dict[str, tuple[float, ...]],
-) -> dict[str, tuple[float, ...]]:
-    """Deviations that make a lattice which fits: the smallest for their features are doubled."""
+    rows_first: bool,
+) -> str:
+    """What makes a lattice which fits: the deviations smallest for their features are doubled until then."""
     lengths = [float(len(value)) for value in values]
     lengths += [max(high, 0.0) - min(low, 0.0) for low, high in extents]
     larger = {name: tuple(max(one, _LEAST) for one in own) for name, own in deviations.items()}
     while not _fits(*_box(values, extents, _scales(larger))):
+        if min(map(min, larger.values())) > _MOST:
+            return "fewer channels"  # each takes a few cells, whatever its deviation
         rest = iter(lengths)
         cells = {name: max(next(rest) / one for one in own) for name, own in larger.items()}
         finest = max(cells, key=cells.__getitem__)
+        if max(larger[finest]) > _MOST:
+            finest = min(larger, key=lambda name: min(larger[name]))
         larger[finest] = tuple(float(f"{2 * one:.2g}") for one in larger[finest])  # as it is printed
-    return larger
+    return f"larger ones, e.g. {_describe(larger, rows_first)}"
 
 
 def _describe(deviations: dict[str, tuple[float, ...]], rows_first: bool) -> str:
