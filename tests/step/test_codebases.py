@@ -564,7 +564,7 @@ def check(case: Case, result: Any) -> None:
         big, small = (tag + 1 for tag in scene.tags)
         assert set(mask[~outside].unique().tolist()) == {0, big, small}
         assert overlap(scene.base, scene.truth, small) == 0
-        assert overlap(mask, scene.truth, small) > 0.7
+        assert overlap(mask, scene.truth, small) > 0.88
         assert overlap(mask, scene.truth, big) > max(0.9, overlap(scene.base, scene.truth, big))
         assert overlap(mask, scene.truth, 0) > 0.95
     # What follows in the codebases: a loss, and edits in place.

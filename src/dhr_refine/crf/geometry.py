@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..checks import check_positive, describe
+from ..checks import check_positive, describe, read_numbers
 
 # A key and the number of a coset, of which there are six, share 63 bits (torch.py).
 _LARGEST_KEY = 2**60
@@ -86,15 +86,16 @@ def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int)
     )
 
 
-def _read_deviations(value: object, name: str, count: int, many: str) -> float | tuple[float, ...]:
-    entries: Any = value.tolist() if isinstance(value, (Tensor, np.ndarray, np.generic)) else value
-    if not isinstance(entries, (list, tuple)):
-        check_positive(entries, name)
-        return entries
-    if len(entries) != count:
+def _read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
+    if not isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple)):
+        check_positive(value, name)
+        return value
+    numbers = read_numbers(value, name, f"a number or {many}")
+    if numbers.shape not in ((), (count,)):
         raise ValueError(f"{name} must be a number or {many}, got {describe(value)}: pass one number for all")
+    entries = np.atleast_1d(numbers).tolist()
     for index, entry in enumerate(entries):
-        check_positive(entry, f"{name}[{index}]")
+        check_positive(entry, f"{name}[{index}]" if numbers.ndim else name)
     return entries[0] if len(set(entries)) == 1 else tuple(entries)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from typing import Literal, NamedTuple
 
 import torch
@@ -86,7 +87,9 @@ def solve(
         classes = classes * (pixels.sum(-1, keepdim=True) > 0)
     eps = torch.finfo(scores.dtype).eps
     tol = max(tol, 0.6 * eps * max(extent[1] - extent[0], 1.0) / reg)
-    slack = 0.0 if class_penalty is None else min(reg / class_penalty, _MOST_SLACK)
+    slack = 0.0
+    if class_penalty is not None and class_penalty <= sys.float_info.max:
+        slack = min(reg / class_penalty, _MOST_SLACK)
     if slack > 0:
         # What is asked for has a rounding of its own, that of slack * g = log(b / m).
         tol = max(tol, 20 * eps)
