@@ -153,4 +153,6 @@ def test_many_improbable_classes_add_up(backend, classes):
     probs[classes // 2] = 0.6
     result = dense_crf(photo("coffee", 9, 11), probs, iterations=0, backend=backend)
     expected = probs.double() / probs.double().sum(dim=0)
-    torch.testing.assert_close(result.double(), expected, atol=0, rtol=2e-6)
+    # The compiled sum is of whole numbers (passes.py); classes fill up groups of lanes.
+    rounding = (classes + 16) ** 2 / 2**31 if backend == "numba" else 0.0
+    torch.testing.assert_close(result.double(), expected, atol=0, rtol=2e-6 + rounding)

@@ -1,6 +1,6 @@
 """Short vectors for numba kernels: LLVM maps them to whatever the machine has.
 
-They hold float32 numbers, or float64 where they were widened to be added up.
+They hold float32 numbers, or whole ones, whose sums are exact.
 The number of lanes is part of the type. Kernels take it as ``tag``, a tuple of that many zeros, so that
 one source compiles once per width.
 """
@@ -19,21 +19,21 @@ from numba.extending import models, register_model
 # The decorated functions are called without the typing context: hide that from type checkers.
 intrinsic: Any = _intrinsic
 
-_F32, _F64, _I32, _I8 = ir.FloatType(), ir.DoubleType(), ir.IntType(32), ir.IntType(8)
+_F32, _I32, _I8 = ir.FloatType(), ir.IntType(32), ir.IntType(8)
 
 
 class VectorType(types.Type):
-    """The numba type of ``lanes`` float32 numbers, or float64 where they are wide."""
+    """The numba type of ``lanes`` numbers, float32 or, of whole numbers, int32."""
 
-    def __init__(self, lanes: int, *, wide: bool = False) -> None:
+    def __init__(self, lanes: int, *, whole: bool = False) -> None:
         """Name the type by its lanes."""
-        self.lanes, self.wide = lanes, wide
-        super().__init__(name=f"float{64 if wide else 32}x{lanes}")
+        self.lanes, self.whole = lanes, whole
+        super().__init__(name=f"{'int' if whole else 'float'}32x{lanes}")
 
     @property
     def llvm(self) -> ir.VectorType:
         """The LLVM type."""
-        return ir.VectorType(_F64 if self.wide else _F32, self.lanes)
+        return ir.VectorType(_I32 if self.whole else _F32, self.lanes)
 
 
 @register_model(VectorType)
@@ -279,6 +279,10 @@ def _elementwise(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
     return intrinsic(typed)
 
 
+def _sum(builder: Any, x: Any, y: Any) -> Any:
+    return builder.add(x, y) if x.type.element == _I32 else builder.fadd(x, y)
+
+
 def _select(ordering: str) -> Callable[[Any, Any, Any], Any]:
     return lambda b, x, y: b.select(b.fcmp_ordered(ordering, x, y), x, y)
 
@@ -293,7 +297,7 @@ def _indicator(ordering: str) -> Callable[[Any, Any, Any], Any]:
     return emit
 
 
-add = _elementwise("add", lambda b, x, y: b.fadd(x, y))
+add = _elementwise("add", _sum)
 sub = _elementwise("sub", lambda b, x, y: b.fsub(x, y))
 mul = _elementwise("mul", lambda b, x, y: b.fmul(x, y))
 div = _elementwise("div", lambda b, x, y: b.fdiv(x, y))
@@ -312,25 +316,25 @@ def where_equal(_typing: Any, left: Any, right: Any, then: Any, otherwise: Any) 
 
 
 @intrinsic
-def widen(_typing: Any, vector: Any) -> Any:
-    """The same numbers in float64, for sums."""
-    wide = VectorType(vector.lanes, wide=True)
+def whole(_typing: Any, vector: Any) -> Any:
+    """Cut off what lies behind the point of numbers within int32, which nothing checks."""
+    wholes = VectorType(vector.lanes, whole=True)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fpext(args[0], wide.llvm)
+        return builder.fptosi(args[0], wholes.llvm)
 
-    return wide(vector), generate
+    return wholes(vector), generate
 
 
 @intrinsic
-def narrow(_typing: Any, vector: Any) -> Any:
-    """Round numbers in float64 to float32."""
-    narrow = VectorType(vector.lanes)
+def unwhole(_typing: Any, vector: Any) -> Any:
+    """Whole numbers as float32."""
+    plain = VectorType(vector.lanes)
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.fptrunc(args[0], narrow.llvm)
+        return builder.sitofp(args[0], plain.llvm)
 
-    return narrow(vector), generate
+    return plain(vector), generate
 
 
 @intrinsic
@@ -371,7 +375,7 @@ def _in_groups(name: str, emit: Callable[[Any, Any, Any], Any]) -> Any:
     return intrinsic(typed)
 
 
-group_total = _in_groups("group_total", lambda b, x, y: b.fadd(x, y))
+group_total = _in_groups("group_total", _sum)
 group_largest = _in_groups("group_largest", _select(">"))
 
 # ln(2) in two parts: a multiple of the first by a small integer is exact.
