@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass, fields
-from typing import Literal, get_args, get_type_hints
+from typing import Any, Literal, get_args, get_type_hints
 
 from .checks import check_choice, check_range, show
 from .transport.solver import LEAST_PENALTY
+
+
+@functools.cache  # read once: every call of refine_mask makes its default recipe
+def _types_of(recipe: type) -> dict[str, Any]:
+    return get_type_hints(recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +114,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         """Refuse choices that do not exist."""
-        hints = get_type_hints(type(self))
+        hints = _types_of(type(self))
         for field in fields(self):
             value = getattr(self, field.name)
             if hints[field.name] is bool:

@@ -15,8 +15,8 @@ from .tiles import TILE, TILE_COLUMNS, tile_box, tiles_across
 _ACROSS = (0,) * TILE_COLUMNS
 # Where a pass moves more bytes than this, data are asked for while the tile this far before is at work.
 _CACHED, _AHEAD = 10 * 2**20, 2
-# Classes are summed as whole numbers up to this: of K classes the sum is off by at most K * K / 2**31 of itself,
-# 3e-7 for 21 and 1.4e-5 for 171.
+# Classes are summed as whole numbers up to this: the sum of K classes is off by at most K * K / 2**31 of
+# itself, 3e-7 for 21 and 1.4e-5 for 171.
 _LARGEST_SUM = 2**30
 
 
