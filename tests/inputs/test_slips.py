@@ -76,6 +76,7 @@ def test_one_image_with_two_labels_can_tell():
         ([[], [], []], [[1], [2], [3]]),  # vanished classes: what this library is for
         ([[4], [5]], [[], []]),  # no tags
         ([[3, 4], [6, 7]], [[2, 3], [5, 6]]),  # as it should be, with neighbours
+        ([[3, 4], [5, 6]], [[2, 3, 4], [4, 5, 6]]),  # the same, where the last one vanished
     ],
 )
 @pytest.mark.parametrize("recipe", [Recipe(), Recipe.released()], ids=["default", "released"])
@@ -182,6 +183,14 @@ def test_one_fixed_size_for_all_images_is_no_slip(grid):
     """A network may resize portraits and landscapes alike: its maps agree with each other."""
     scene = make_scene(0, size=(60, 44), uss_grid=grid, cam_grid=grid, wss_grids=(grid,))
     refine_mask(*stack([scene])[:4], labels=[scene.tags], boundary=None)
+
+
+def test_a_square_grid_does_not_tell_of_an_image_that_is_not_square():
+    scene = make_scene(0, size=(44, 48), uss_grid=(12, 12), cam_grid=(9, 16), wss_grids=((9, 16),))
+    refine_mask(*stack([scene])[:4], labels=[scene.tags], boundary=None)
+    scene = make_scene(0, size=(48, 48), uss_grid=(12, 12), cam_grid=(9, 16), wss_grids=((9, 16),))
+    with pytest.warns(UserWarning, match="cams has 9 x 16 cells"):
+        refine_mask(*stack([scene])[:4], labels=[scene.tags], boundary=None)
 
 
 def test_images_normalised_with_one_half():

@@ -96,10 +96,10 @@ def test_cams_of_the_tags_alone_whatever_the_keys(keys, form):
     assert all(torch.equal(mask, expected) for mask in both)
 
 
-@pytest.mark.parametrize("keys", [[0], [1], [0, 1], [1, 2, 4]])
+@pytest.mark.parametrize("keys", [[], [0], [1], [0, 1], [1, 2, 4]])
 def test_keys_straight_from_a_file(tmp_path, keys):
     cams, base, uss, wss = make_image(CLASSES)
-    np.save(tmp_path / "image.npy", {"keys": np.array(keys), "cam": cams[keys].numpy()})
+    np.save(tmp_path / "image.npy", {"keys": np.array(keys, int), "cam": cams[keys].numpy()})
     read = read_cams(tmp_path / "image.npy", background="none")
     expected = refine_mask(cams, base, uss, wss, labels=keys, boundary=None)
     assert torch.equal(refine_mask(read.cams, base, uss, wss, labels=read.keys, boundary=None), expected)
@@ -159,6 +159,33 @@ def test_untagged_labels_of_any_value_beside_cams_of_the_tags_alone(label):
     mask = refine_mask(cams[[2]], strange, uss, wss, labels=[2], **released)
     other = refine_mask(cams[[2]], base, uss, wss, labels=[2], **released)
     assert torch.equal(mask, torch.where(other == 6, label, other))
+
+
+def test_far_tags_beside_far_labels_without_a_tag():
+    cams, base, uss, wss = make_image(CLASSES)
+    expected = refine_mask(cams[[2]], base, uss, wss, labels=[2], boundary=None)
+    for tag, label in ((2**31, 2**20), (2**20, 2**31)):
+        strange = torch.where(base == 6, label, torch.where(base == 3, tag + 1, base))
+        mask = refine_mask(cams[[2]], strange, uss, wss, labels=[tag], boundary=None)
+        assert torch.equal(mask, torch.where(expected == 3, tag + 1, expected))
+
+
+@pytest.mark.parametrize(
+    "nothing", [[], (), set(), {}, torch.tensor([]), torch.zeros(0).long(), np.array([])]
+)
+def test_no_tags_in_any_form(nothing):
+    cams, base, uss, wss = make_image(CLASSES)
+    assert torch.equal(refine_mask(cams, base, uss, wss, labels=nothing, boundary=None), base)
+    maps = [torch.stack([part] * 2) for part in (cams, base, uss, wss)]
+    expected = refine_mask(*maps, labels=[[], [2, 4]], boundary=None)
+    for other in ([2, 4], torch.tensor([2, 4]), multi_hot([[2, 4]], CLASSES)[0]):
+        assert torch.equal(refine_mask(*maps, labels=[nothing, other], boundary=None), expected)
+
+
+def test_rows_of_a_tensor_are_of_one_kind():
+    maps = [torch.stack([part] * 2) for part in make_image(CLASSES)]
+    with pytest.raises(ValueError, match=r"labels mixes multi-hot tags \(labels\[0\]\) with index lists"):
+        refine_mask(*maps, labels=torch.tensor([[1, 1], [2, 4]]), boundary=None)
 
 
 def test_labels_that_are_no_classes_are_still_refused():

@@ -95,13 +95,13 @@ def read_cams(
     that promises for files of strangers is in :doc:`/files`.
 
     The result drops into refine_mask for one image. Where the file holds the tags only, its keys are the
-    labels, as a list::
+    labels::
 
         cams, keys = read_cams("2007_000032.npy", background="none")
-        mask = refine_mask(cams, base_mask, uss, wss, image, labels=keys.tolist())
+        mask = refine_mask(cams, base_mask, uss, wss, image, labels=keys)
 
-    An array with a map per class does not tell the tags: pass your own as ``labels``. Skip an image without
-    tags (``len(keys) == 0``): its base mask is the result.
+    An array with a map per class does not tell the tags: pass your own as ``labels``. The result of an image
+    without tags, ``len(keys) == 0``, is its base mask.
 
     Examples
     --------

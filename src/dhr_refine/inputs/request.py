@@ -71,7 +71,9 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
         tensor = check_tensor(
             value, name, names.shape(*axes) + beside, ndim=len(axes) + batched, floating=floating
         )
-        check_filled(tensor, name, batched=batched)
+        # CAMs of the tags alone have no channel where there is no tag.
+        if argument != "cams" or 0 in tensor.shape[-2:]:
+            check_filled(tensor, name, batched=batched)
         check_same(tensor, name, masks, mask_name, batched=batched)
         return tensor if batched else tensor[None]
 

@@ -262,10 +262,9 @@ def _read_indices(tags: list[list[int]], channels: int, background: Background, 
             f"belong to classes 0, 1, ... or to the listed tags; sort the tags, and the channels of {cams} "
             "if they are in the order of the tags"
         )
-    if full:
-        # Tags 0 .. K - 1 with K channels: there may be classes without a tag beyond them, as with other tags.
-        known = not compact or background == "last"
-        return Tags(tags, tags, channels if known else None)
+    # Tags 0 .. K - 1 with K channels: there may be classes without a tag beyond them, as with other tags.
+    if full and (not compact or (background == "last" and channels)):
+        return Tags(tags, tags, channels)
     if not compact:
         row, worst = max(((b, tag) for b, own in enumerate(tags) for tag in own), key=lambda found: found[1])
         raise ValueError(
