@@ -80,7 +80,7 @@ def pamr(
     pair = check_pair(images, probs)
     steps = _check_dilations(dilations)
     check_iterations(iterations)
-    colours = _to_unit_range(pair.images)
+    colours = _to_unit_range(pair.images, images)
     batch, _, height, width = pair.probs.shape
     # On a CPU one image at a time stays in the caches; an accelerator wants several.
     chunk = 1 if colours.device.type == "cpu" else max(1, _PIXELS_AT_ONCE // (height * width))
@@ -107,12 +107,12 @@ def _check_dilations(dilations: Sequence[int]) -> tuple[int, ...]:
     return tuple(dilations)
 
 
-def _to_unit_range(images: Tensor) -> Tensor:
+def _to_unit_range(images: Tensor, given: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.float() / 255
     if not images.is_floating_point():
         raise TypeError(
-            f"images must be uint8 or floating point in [0, 1], got {describe(images)}: convert the dtype"
+            f"images must be uint8 or floating point in [0, 1], got {describe(given)}: convert the dtype"
         )
     low, high = (float(v) for v in images.aminmax()) if images.numel() else (0.0, 1.0)
     if not (low >= 0 and high <= 1):

@@ -301,3 +301,22 @@ def test_compiles_without_a_cache_folder(monkeypatch):
     function = jit.compiled(lambda value: value + 1)
     assert function(2) == 3
     assert function._cache.cache_path is None
+
+
+def test_ctrl_c_does_not_break_off_the_compiler(monkeypatch):
+    # Code of which a part is missing may never return: what the caller's thread needs is compiled aside.
+    import threading
+
+    from dhr_refine.compiled import jit
+
+    threads = []
+    aside = jit.aside
+
+    def watched(function):
+        return aside(lambda: threads.append(threading.current_thread()) or function())
+
+    monkeypatch.setattr(jit, "aside", watched)
+    double = jit.compiled(lambda x: 2 * x)
+    assert (double(1), double(2), double(1.5)) == (2, 4, 3.0)
+    assert len(threads) == 2  # one for each type
+    assert threading.main_thread() not in threads

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from dhr_refine.compiled.threads import for_each, run_threads
+from dhr_refine.compiled.threads import aside, for_each, run_threads
 
 pytestmark = pytest.mark.usefixtures("no_thread_left")
 
@@ -118,13 +118,40 @@ def test_threads_stop_where_one_has_died(monkeypatch):
     from dhr_refine.compiled import threads
 
     stopped = threading.Event()
-    work = threads._Crew._work
+    work = threads._Crew._run_one
 
     def die(crew: threads._Crew, number: int) -> None:
         if number == 1:
             raise MemoryError
         work(crew, number)
 
-    monkeypatch.setattr(threads._Crew, "_work", die)
+    monkeypatch.setattr(threads._Crew, "_run_one", die)
     with pytest.raises(RuntimeError, match="a thread has died, perhaps for want of memory: call again"):
         run_threads(lambda number: stopped.wait(30), 3, stop=stopped.set)
+
+
+def test_what_is_done_aside_returns_and_raises():
+    assert aside(divmod, 7, 2) == (3, 1)
+    assert aside(threading.get_ident) != threading.get_ident()
+    with pytest.raises(ZeroDivisionError):
+        aside(divmod, 7, 0)
+    # No signal reaches other threads: they need no further one.
+    alone = for_each(lambda item, _: aside(threading.get_ident) == threading.get_ident(), range(2), 2)
+    assert alone == [True, True]
+
+
+def test_what_is_done_aside_is_not_broken_off():
+    done = []
+
+    def work() -> None:
+        _thread.interrupt_main()
+        time.sleep(0.8)
+        done.append(1)
+
+    since = time.perf_counter()
+    with pytest.raises(KeyboardInterrupt):
+        aside(work)
+    assert time.perf_counter() - since < 0.75
+    while threading.active_count() > 1:
+        time.sleep(0.001)
+    assert done == [1]

@@ -133,7 +133,7 @@ def test_numpy_integers_count_as_integers(backend):
             IMAGE.long(),
             PROBS,
             TypeError,
-            "images must be uint8 or floating point, got a torch.int64 tensor of",
+            "images must be uint8 or floating point, got torch.int64: pass images.to(",
         ),
         (IMAGE * math.nan, PROBS, ValueError, "images holds NaN or infinity: find"),
         (
@@ -148,6 +148,13 @@ def test_numpy_integers_count_as_integers(backend):
             TypeError,
             "probs must be floating point, got a torch.int64 tensor of shape (1, 2",
         ),
+        (
+            IMAGE.to("meta"),
+            PROBS.to("meta"),
+            ValueError,
+            "images and probs are on the meta device, which hol",
+        ),
+        (IMAGE, PROBS.to_sparse(), TypeError, "probs must be a dense tensor, got torch.sparse_coo: call"),
         (IMAGE, PROBS.bool(), TypeError, "probs must be floating point, got a torch.bool tensor"),
         (IMAGE[:, :0], PROBS, ValueError, "images must have shape (B, C, H, W) with H and W above 0, got"),
         (IMAGE[:, :, :0], PROBS[:, :, :0], ValueError, "images must have shape (B, C, H, W) with H and W"),

@@ -45,6 +45,8 @@ def check_tensor(
         raise TypeError(
             f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {way_to_tensor(value)}"
         )
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got {value.layout}: call .to_dense() on it")
     ranks = (ndim,) if isinstance(ndim, int) else ndim
     if value.ndim not in ranks:
         fix = "add or remove axes to match"

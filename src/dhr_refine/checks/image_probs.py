@@ -61,6 +61,10 @@ def check_pair(images: object, probs: object, *, channels: str = "3") -> ImagePr
             f"but images has {tuple(image_tensor.shape[-2:])}: "
             "resize probs with torch.nn.functional.interpolate"
         )
+    if prob_tensor.is_meta:
+        raise ValueError(
+            "images and probs are on the meta device, which holds no numbers: make them on 'cpu'"
+        )
     low, high = find_extent(prob_tensor)
     if not math.isfinite(low) or not math.isfinite(high):
         check_finite(prob_tensor, "probs")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
 from .cache import CheckedCache
+from .threads import aside
 
 # What machine code is made of: compiled functions, and modules whose constants are frozen into them.
 _SOURCES = (
@@ -42,6 +44,9 @@ SOURCES = digest_sources(Path(__file__).parents[1])
 def compiled(function: Callable[..., Any], *, into_caller: bool = False) -> Any:
     """Compile without the GIL; keep the machine code on disk where that is possible."""
     dispatcher: Any = njit(nogil=True, forceinline=into_caller)(function)
+    # numba asks the object itself. A compiler that Ctrl-C breaks off leaves code behind that never returns.
+    compile_for_args = dispatcher._compile_for_args
+    dispatcher._compile_for_args = lambda *args, **kwargs: aside(partial(compile_for_args, *args, **kwargs))
     # An error says that neither the package's folder nor the user's cache can be written.
     with suppress(RuntimeError, OSError):
         dispatcher._cache = CheckedCache(function, SOURCES)

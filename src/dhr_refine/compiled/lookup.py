@@ -8,6 +8,8 @@ import importlib.util
 import warnings
 from types import ModuleType
 
+from .threads import aside
+
 
 def counterpart(name: str) -> ModuleType | None:
     """Return a module of this package that needs numba, by its full name; None without numba."""
@@ -20,7 +22,7 @@ def usable() -> bool:
     if importlib.util.find_spec("numba") is None:
         return False
     try:
-        numba = importlib.import_module("numba")
+        numba = aside(importlib.import_module, "numba")  # half of a package cannot be imported again
     except Exception as error:  # a broken package can fail in any way
         reason = f"cannot be imported ({type(error).__name__}: {error}): mend it with pip install -U numba"
     else:
@@ -38,4 +40,4 @@ def usable() -> bool:
 @functools.cache
 def _load(name: str) -> ModuleType:
     # import_module takes a lock, which small problems on several threads would queue at.
-    return importlib.import_module(name)
+    return aside(importlib.import_module, name)

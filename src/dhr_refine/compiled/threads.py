@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 import numpy as np
@@ -31,9 +31,19 @@ class _Crew:
         # runs for one that has ended (Python 3.9 to 3.12).
         self._words: SimpleQueue[BaseException | None] = SimpleQueue()
         self._heard = 0
-        self._threads = [Thread(target=self._work, args=(number,)) for number in range(threads)]
+        self._threads = [Thread(target=self._run_one, args=(number,)) for number in range(threads)]
 
-    def _work(self, number: int) -> None:
+    def work(self) -> None:
+        """Start all and return when they have ended; raise the first error, or what interrupts the caller."""
+        try:
+            for thread in self._threads:
+                thread.start()
+            self._wait()
+        except BaseException:
+            self._dismiss()
+            raise
+
+    def _run_one(self, number: int) -> None:
         error = None
         try:
             self._run(number)
@@ -41,12 +51,7 @@ class _Crew:
             error = raised
         self._words.put(error)
 
-    def start(self) -> None:
-        """Start all."""
-        for thread in self._threads:
-            thread.start()
-
-    def wait(self) -> None:
+    def _wait(self) -> None:
         """Return when all have ended; raise the first error as soon as it is there."""
         while self._heard < len(self._threads):
             try:
@@ -61,7 +66,7 @@ class _Crew:
                 raise error
         self._join()
 
-    def dismiss(self) -> None:
+    def _dismiss(self) -> None:
         """Stop all, and wait a little for them."""
         self._stop()
         until = time.monotonic() + _GRACE
@@ -90,13 +95,16 @@ def run_threads(run: Callable[[int], None], threads: int, *, stop: Callable[[], 
     if threads <= 1:
         run(0)
         return
-    crew = _Crew(run, threads, stop)
-    try:
-        crew.start()
-        crew.wait()
-    except BaseException:
-        crew.dismiss()
-        raise
+    _Crew(run, threads, stop).work()
+
+
+def aside(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a function that Ctrl-C must not break off: on another thread, which goes on without the caller."""
+    if current_thread() is not main_thread():  # no signal reaches any other
+        return function(*arguments)
+    results = []
+    _Crew(lambda _: results.append(function(*arguments)), 1, stop=lambda: None).work()
+    return results[0]
 
 
 def for_each(

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_finite, describe
+from ..checks import check_finite
 
 # Values this close to 0 are those of images in [0, 1] or of normalised ones, not grey levels.
 _SMALL = 10.0
@@ -33,7 +33,7 @@ def read_pixels(images: Tensor) -> Pixels:
         return Pixels(images, [])
     if not images.is_floating_point():
         raise TypeError(
-            f"images must be uint8 or floating point, got {describe(images)}: pass images.to(torch.uint8) "
+            f"images must be uint8 or floating point, got {images.dtype}: pass images.to(torch.uint8) "
             "for whole numbers in [0, 255], else images.float()"
         )
     values = images.detach().float()

@@ -20,6 +20,7 @@ from torch import device as Device
 
 from ...checks import check_choice
 from ...compiled.lookup import usable
+from ...compiled.threads import aside
 
 __all__ = ["BACKENDS", "Backend", "choose_backend", "implementation"]
 
@@ -79,6 +80,7 @@ def choose_backend(backend: str, device: Device, *, plain: bool = True) -> str:
     return backend
 
 
+@cache
 def implementation(backend: str) -> ModuleType:
     """The module of a backend that is installed."""
-    return importlib.import_module(f".{backend}", __package__)
+    return aside(importlib.import_module, f".{backend}", __package__)
