@@ -87,15 +87,19 @@ def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int)
 
 
 def _read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
-    if not isinstance(value, (Tensor, np.ndarray, np.generic, list, tuple)):
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        numbers = read_numbers(value, name, f"a number or {many}")
+        if numbers.ndim > 1:
+            raise ValueError(f"{name} must be a number or {many}, got {describe(value)}: pass one number")
+        value = numbers.tolist()
+    if not isinstance(value, (list, tuple)):
         check_positive(value, name)
         return value
-    numbers = read_numbers(value, name, f"a number or {many}")
-    if numbers.shape not in ((), (count,)):
+    if len(value) != count:
         raise ValueError(f"{name} must be a number or {many}, got {describe(value)}: pass one number for all")
-    entries = np.atleast_1d(numbers).tolist()
-    for index, entry in enumerate(entries):
-        check_positive(entry, f"{name}[{index}]" if numbers.ndim else name)
+    for index, entry in enumerate(value):
+        check_positive(entry, f"{name}[{index}]")
+    entries = list(value)
     return entries[0] if len(set(entries)) == 1 else tuple(entries)
 
 
