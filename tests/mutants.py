@@ -46,7 +46,8 @@ LEAST_RATE = 0.9
 # The files of each part, and the tests that are to notice a change in it: the quick and the close ones first.
 FILES = {
     "pooling": ["pooling.py"],
-    "rebalance": ["rebalance.py"],
+    "rebalance": ["rebalance.py", "rebalance_calls.py"],
+    "memory": ["discriminant.py", "memory/**/*.py"],
     "refine": ["refine.py", "seed.py", "crops.py", "steps.py"],
     "transport": ["transport/**/*.py"],
     "metrics": ["metrics/**/*.py"],
@@ -60,6 +61,7 @@ API = "tests/house/test_api.py"
 TESTS = {
     "pooling": ["tests/step/test_pooling.py", "tests/step/test_rebalance.py", API, *STEP],
     "rebalance": ["tests/step/test_rebalance.py", API, *STEP],
+    "memory": ["tests/memory"],
     "refine": ["tests/step/test_recipe.py", API, *STEP, "tests/inputs", "tests/step/test_devices.py"],
     "transport": [
         "tests/transport/test_plans.py",

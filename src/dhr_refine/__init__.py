@@ -1,11 +1,13 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
 from .crf import DenseCRFLattice, dense_crf, probs_from_labels
+from .discriminant import ClassDiscriminant
 from .features import capture_layers, tokens_to_map
 from .files import Cams, read_cams
+from .memory import ClassMemory
 from .pamr import pamr
 from .pooling import ClassCentroids, class_avg_pool
-from .rebalance import Rebalanced, uss_rebalance, wss_rebalance
+from .rebalance_calls import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
 from .refine import RefineSteps, refine_mask, refine_steps
 from .training import View, has_labels
@@ -14,6 +16,8 @@ from .transport import ConvergenceWarning, TransportPlan, sinkhorn_ot
 __all__ = [
     "Cams",
     "ClassCentroids",
+    "ClassDiscriminant",
+    "ClassMemory",
     "ConvergenceWarning",
     "DenseCRFLattice",
     "Rebalanced",

@@ -65,6 +65,15 @@ class Recipe:
         has impure classes, a seed is small but purer.
     prior : float
         Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
+    memory_prior : float
+        The same for images that a memory of the classes has a say in (:class:`ClassMemory`), whose scores are
+        better.
+    memory_weight : float
+        With a memory: exponent in [0, 1] of its say in the USS similarities, beside that in the class
+        averages; 0 = none.
+    memory_reach : float
+        With a memory: weight, 0 or more, at which features outside the mask of a class enter its average, by
+        their posterior alone; the mask itself has the weight 1.
     normalise : bool
         Whether the scores of a pixel are brought to sum 1 before the boundary tool.
     keep : float
@@ -108,6 +117,9 @@ class Recipe:
     merge: Literal["shrunk", "all"] = "shrunk"
     seed_weight: float = 0.5
     prior: float = 0.4
+    memory_prior: float = 0.2
+    memory_weight: float = 1.0
+    memory_reach: float = 1.0
     normalise: bool = True
     keep: float = 0.5
     geometry: Literal["centred", "released"] = "centred"
@@ -125,6 +137,9 @@ class Recipe:
         check_range(self.seed_weight, "seed_weight", 0.0, 1.0)
         check_range(self.prior, "prior", 0.0, 1.0)
         check_range(self.keep, "keep", 0.0, 1.0)
+        check_range(self.memory_prior, "memory_prior", 0.0, 1.0)
+        check_range(self.memory_weight, "memory_weight", 0.0, 1.0)
+        check_range(self.memory_reach, "memory_reach", 0.0, 1e6)
         check_range(self.class_penalty, "class_penalty", LEAST_PENALTY, math.inf)
 
     @classmethod
@@ -137,6 +152,7 @@ class Recipe:
             merge="all",
             seed_weight=0.0,
             prior=0.0,
+            memory_prior=0.0,
             normalise=False,
             keep=0.0,
         )
@@ -160,6 +176,7 @@ class Recipe:
             merge="all",
             seed_weight=0.0,
             prior=0.0,
+            memory_prior=0.0,
             normalise=False,
             keep=0.0,
             geometry="released",

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .crops import Crops, enlarge, first_best, make_crops
+from .discriminant import ClassDiscriminant
 from .inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -25,9 +26,11 @@ from .inputs import (
     warn_about_slips,
 )
 from .keep import keep_pixels, keep_present
+from .memory import ClassMemory, as_discriminant
 from .pooling import cell_shares
 from .rebalance import (
     Context,
+    UssStep,
     compare_levels,
     group_classes,
     make_context,
@@ -59,6 +62,7 @@ def refine_mask(
     reg: float = 0.1,
     boundary: Boundary = "crf",
     recipe: Recipe | None = None,
+    memory: ClassMemory | ClassDiscriminant | None = None,
 ) -> Any:
     """Refine base pseudo masks by Dual Features-Driven Hierarchical Rebalancing (paper, section 3.2).
 
@@ -111,6 +115,10 @@ def refine_mask(
         images) and float32 probabilities (b, k, h, w) of crops of one size.
     recipe : Recipe, optional
         Choices that the paper leaves open; the default is ``Recipe()``.
+    memory : ClassMemory or ClassDiscriminant, optional
+        Statistics of the USS features of each class over the data set, which clean the class averages of the
+        images (:class:`ClassMemory`). Classes that it has seen in too few images keep their own averages, and
+        images with fewer than two classes that it knows come out as without it.
 
     Returns
     -------
@@ -172,6 +180,7 @@ def refine_mask(
         reg=reg,
         boundary=boundary,
         recipe=recipe,
+        known=as_discriminant(memory, "memory"),
     )
     request = Request(cams, masks, uss_features, wss_features, images, labels, boxes)
     return _refine(request, options, keep=False).mask
@@ -196,13 +205,14 @@ def refine_steps(
     reg: float = 0.1,
     boundary: Boundary = "crf",
     recipe: Recipe | None = None,
+    memory: ClassMemory | ClassDiscriminant | None = None,
 ) -> RefineSteps:
     """Refine base pseudo masks and keep every intermediate map, for notebooks and figures.
 
     Parameters
     ----------
     cams, masks, uss_features, wss_features, images, labels, boxes, box_format, background, ignore_index, \
-keep_unknown, mean, std, tau, reg, boundary, recipe
+keep_unknown, mean, std, tau, reg, boundary, recipe, memory
         As in :func:`refine_mask`.
 
     Returns
@@ -238,6 +248,7 @@ keep_unknown, mean, std, tau, reg, boundary, recipe
         reg=reg,
         boundary=boundary,
         recipe=recipe,
+        known=as_discriminant(memory, "memory"),
     )
     request = Request(cams, masks, uss_features, wss_features, images, labels, boxes)
     return _refine(request, options, keep=True)
@@ -285,7 +296,8 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     )
 
     # 2. USS features part unlike classes (Eq. 3).
-    uss = rebalance_uss(batch.uss, context, reg=reg, recipe=recipe)
+    known = None if options.known is None else options.known.to(batch.uss.device)
+    uss = rebalance_uss(batch.uss, context, reg=reg, recipe=recipe, known=known, classes=batch.classes)
 
     # 3. WSS features part the classes that are alike to the USS features (Eq. 4).
     alike = similarity(uss.centroids)
@@ -297,13 +309,10 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     wss = rebalance_wss(uss.scores, heat, context, groups, reg=reg, recipe=recipe)
 
     # 4. The boundary tool and the mask (Eq. 5).
-    scores = _finish(wss, uss.present, context, recipe)
+    scores = _finish(wss, uss, context, recipe)
     labels, probs = _decide(scores, uss.present, init, batch, crops, options, keep=keep)
     mask = _to_labels(labels, batch.classes, options.ignore_index)
-    if len(rows) < len(batch.tags):
-        refined = torch.zeros(len(batch.tags), dtype=torch.bool, device=mask.device)
-        refined[rows] = True
-        mask = torch.where(refined[:, None, None], mask, batch.base)
+    mask = _only_in(rows, mask, batch.base)
 
     if probs is None:
         probs = seed_mask = init_mask = recovered = mask
@@ -323,22 +332,34 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
         uss_similarity=alike,
         groups=groups,
         recovered=recovered,
+        posterior=uss.posterior * (batch.classes >= 0)[..., None, None] if keep else uss.posterior,
+        purity=uss.purity,
     )
 
 
-def _finish(scores: Tensor, present: Tensor, context: Context, recipe: Recipe) -> Tensor:
+def _only_in(rows: list[int], mask: Tensor, base: Tensor) -> Tensor:
+    """The refined masks (B, H, W) of some images, the base masks of the others."""
+    if len(rows) == len(mask):
+        return mask
+    refined = torch.zeros(len(mask), dtype=torch.bool, device=mask.device)
+    refined[rows] = True
+    return torch.where(refined[:, None, None], mask, base)
+
+
+def _finish(scores: Tensor, uss: UssStep, context: Context, recipe: Recipe) -> Tensor:
     """Mix M_init in and bring the scores of a pixel to sum 1, as the recipe says."""
-    if not recipe.normalise and recipe.prior == 0.0:
-        return scores
     if recipe.normalise:
         # Where nothing scores, every class that is present does.
-        scores = scores + 1e-6 * present.to(scores.dtype)[..., None, None]
+        scores = scores + 1e-6 * uss.present.to(scores.dtype)[..., None, None]
         scores = scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    if recipe.prior > 0.0:
+    prior: float | Tensor = recipe.prior
+    if uss.cleaned is not None:
+        prior = torch.where(uss.cleaned[..., None], recipe.memory_prior, recipe.prior)
+    if recipe.prior > 0.0 or (uss.cleaned is not None and recipe.memory_prior > 0.0):
         shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
         known = shares.sum(dim=1, keepdim=True).clamp_max(1.0)
-        scores = (1.0 - recipe.prior * known) * scores + recipe.prior * shares
+        scores = (1.0 - prior * known) * scores + prior * shares
     return scores
 
 

@@ -8,6 +8,19 @@ from typing import Any
 
 from torch import Tensor
 
+# Fields with an axis of classes behind the batch's.
+_BY_CLASS = {
+    "probs",
+    "classes",
+    "uss",
+    "wss",
+    "uss_centroids",
+    "uss_similarity",
+    "groups",
+    "recovered",
+    "posterior",
+    "purity",
+}
 # Images that the repr tells apart.
 _SHOWN_IMAGES = 8
 
@@ -35,13 +48,19 @@ class RefineSteps:
     wss: Any
     """(B, K, u, v) float32 scores after the WSS step."""
     uss_centroids: Any
-    """(B, K, D) float32 class averages of the USS features in M_init."""
+    """(B, K, D) float32 class averages of the USS features in M_init, cleaned by a memory if there is one."""
     uss_similarity: Any
     """(B, K, K) float32 cosine of these centroids, 0 for classes without a pixel."""
     groups: Any
     """(B, K, K) bool, row i marks the classes that are treated as alike to class i."""
     recovered: Any
     """(B, K) bool, classes without a pixel in the base mask that the refined mask has."""
+    posterior: Any
+    """(B, K, u, v) float32 probability of each class given the feature, by the memory; 1 for classes that it
+    does not know, and without a memory."""
+    purity: Any
+    """(B, K) float32 in [0, 1], the mean posterior of a class over the features behind its average before the
+    memory cleaned it: how pure the memory takes M_init to be. 0 for classes without a pixel."""
 
     def __repr__(self) -> str:
         """Say what the images hold, not the numbers."""
@@ -99,7 +118,7 @@ def join(images: Sequence[RefineSteps]) -> RefineSteps:
 def pick(steps: RefineSteps, row: int, count: int) -> RefineSteps:
     """One image of a batch, without the padding of its class axes."""
     cut = {field.name: getattr(steps, field.name)[row] for field in fields(RefineSteps)}
-    for name in ("probs", "classes", "uss", "wss", "uss_centroids", "uss_similarity", "groups", "recovered"):
+    for name in _BY_CLASS:
         cut[name] = cut[name][:count]
     cut["uss_similarity"] = cut["uss_similarity"][:, :count]
     cut["groups"] = cut["groups"][:, :count]

@@ -112,6 +112,8 @@ def test_result_fields_are_those_of_the_contract():
         "uss_similarity",
         "groups",
         "recovered",
+        "posterior",
+        "purity",
     ]
 
 

@@ -26,11 +26,11 @@ LAYERS = {
         ("errors", "checks", "compiled"),
         ("maps",),
         ("features", "training", "metrics", "files"),  # what stands beside the step
-        ("pooling", "transport"),
+        ("discriminant", "pooling", "transport"),
         ("recipe",),
         ("crf", "pamr"),
         ("base_masks", "rebalance", "inputs"),
-        ("crops",),
+        ("crops", "memory", "rebalance_calls"),
         ("keep", "seed", "steps"),
         ("refine",),
         ("viz",),

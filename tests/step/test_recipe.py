@@ -26,6 +26,9 @@ def test_the_default_is_what_the_measurements_chose():
         "merge": "shrunk",
         "seed_weight": 0.5,
         "prior": 0.4,
+        "memory_prior": 0.2,
+        "memory_weight": 1.0,
+        "memory_reach": 1.0,
         "normalise": True,
         "keep": 0.5,
         "geometry": "centred",
@@ -42,6 +45,7 @@ def test_paper_is_the_literal_reading():
         merge="all",
         seed_weight=0.0,
         prior=0.0,
+        memory_prior=0.0,
         normalise=False,
         keep=0.0,
     )

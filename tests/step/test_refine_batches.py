@@ -119,6 +119,8 @@ def test_a_single_image_has_no_batch_axis():
         "uss_similarity": (4, 4),
         "groups": (4, 4),
         "recovered": (4,),
+        "posterior": (4, 8, 11),
+        "purity": (4,),
     }
 
 

@@ -4,11 +4,14 @@
 size; ``batch.py`` checks values and brings a group to a batch, with the help of ``tags.py``, ``labels.py``,
 ``boxes.py`` and ``images.py``, one for each argument that comes in many forms. ``names.py`` knows what the
 caller calls an argument, for the errors; ``slips.py`` warns about what is allowed but hardly meant.
+``examples.py`` reads what a class memory is shown, which has no CAMs.
 """
 
 from .batch import Batch, read_batch
 from .boxes import Box, BoxFormat
+from .examples import Examples, Form, read_examples
 from .images import IMAGENET_MEAN, IMAGENET_STD, read_images
+from .labels import pad
 from .names import Names as ArgumentNames
 from .options import Boundary, Options, read_options
 from .request import Request, read_groups
@@ -25,9 +28,13 @@ __all__ = [
     "Box",
     "BoxFormat",
     "Evidence",
+    "Examples",
+    "Form",
     "Options",
     "Request",
+    "pad",
     "read_batch",
+    "read_examples",
     "read_groups",
     "read_images",
     "read_options",

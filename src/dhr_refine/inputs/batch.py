@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import float32_norm, raise_magnitude
+from ..discriminant import ClassDiscriminant
 from .boxes import Box, mark_inside, read_boxes
 from .images import read_images
 from .labels import MaskLabels, check_ignored, check_labels, choose_classes, pad, read_labels, width_of
@@ -66,12 +67,15 @@ def read_batch(group: Group, options: Options) -> Batch:
     labels, tags = _read_classes(base, group, options)
     check_labels(labels.counts, tags, background, ignore_index, names)
     check_ignored(tags, background, ignore_index)
-    ids = choose_classes(tags, labels, background, all_labels=options.all_labels)
+    found = [labels.found(image) for image in range(len(tags.chosen))]
+    ids = choose_classes(tags, found if options.all_labels else None, background)
+    if options.known is not None:
+        _check_memory(group, ids, tags.foreground, options.known)
     evidence = Evidence(
         names=names,
         size=masks.shape[1:],
         maps=[(argument, level, tensor.shape[1:]) for argument, level, tensor in _maps(group)],
-        found=[labels.found(image) for image in range(len(ids))],
+        found=found,
         tags=None if group.labels is None else tags.labels(background),
         foreground=tags.foreground,
         boxes=boxes,
@@ -113,6 +117,26 @@ def _read_classes(base: Tensor, group: Group, options: Options) -> tuple[MaskLab
     far = sorted({label for own in tags.labels(background) for label in own if label >= near})
     open_ended = tags.foreground is None
     return read_labels(base, near, options.ignore_index, names, far=far, open_ended=open_ended), tags
+
+
+def _check_memory(
+    group: Group, ids: list[list[int]], foreground: int | None, known: ClassDiscriminant
+) -> None:
+    """Raise where a memory is not of these features or classes."""
+    dim = group.uss.shape[1]
+    if dim != known.dim:
+        raise ValueError(
+            f"{group.names.of('uss_features')} has {dim} channels but memory has dim {known.dim}: pass the "
+            "features that the memory was made of"
+        )
+    classes = known.num_classes - (0 if known.background == "none" else 1)
+    highest = max((label for own in ids for label in own), default=0)
+    if (foreground is not None and foreground != classes) or highest >= known.num_classes:
+        came = f"{foreground}" if foreground is not None else f"a class of label {highest} among the"
+        raise ValueError(
+            f"memory has {classes} foreground classes but there are {came}: pass the memory of this data "
+            f"set, ClassMemory(num_classes={known.num_classes - classes + (foreground or highest)}, ...)"
+        )
 
 
 def _check_values(group: Group) -> None:

@@ -122,17 +122,15 @@ def check_ignored(tags: Tags, background: Background, ignore_index: int) -> None
         )
 
 
-def choose_classes(
-    tags: Tags, labels: MaskLabels, background: Background, *, all_labels: bool
-) -> list[list[int]]:
-    """Mask labels of each image's classes: the background, the tags, and on request what the mask has."""
+def choose_classes(tags: Tags, found: list[list[int]] | None, background: Background) -> list[list[int]]:
+    """Mask labels of each image's classes: the background, the tags, and those of ``found`` if given."""
     background_id = {"first": 0, "last": tags.foreground, "none": None}[background]
     ids = []
     for image, own in enumerate(tags.labels(background)):
         if background_id is not None:
             own = [background_id, *own]
-        if all_labels:
-            own += [label for label in labels.found(image) if label not in own]
+        if found is not None:
+            own += [label for label in found[image] if label not in own]
         ids.append(own)
     return ids
 

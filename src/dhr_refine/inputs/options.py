@@ -8,6 +8,7 @@ from typing import Literal, NamedTuple
 from torch import Tensor
 
 from ..checks import check_choice, check_ignore_index, check_range, describe, show
+from ..discriminant import ClassDiscriminant
 from ..recipe import Recipe
 from ..transport.solver import check_reg
 from .boxes import BoxFormat
@@ -29,6 +30,7 @@ class Options(NamedTuple):
     reg: float
     boundary: Boundary
     recipe: Recipe
+    known: ClassDiscriminant | None
 
     @property
     def all_labels(self) -> bool:
@@ -53,6 +55,7 @@ def read_options(
     reg: float,
     boundary: Boundary,
     recipe: Recipe | None,
+    known: ClassDiscriminant | None,
 ) -> Options:
     """Check every option that can be checked without the tensors."""
     recipe = Recipe() if recipe is None else recipe
@@ -68,7 +71,14 @@ def read_options(
     check_choice(background, "background", ("first", "last", "none"))
     if not isinstance(keep_unknown, bool):
         raise TypeError(f"keep_unknown must be a bool, got {describe(keep_unknown)}: pass True or False")
-    return Options(box_format, background, ignore_index, keep_unknown, mean, std, tau, reg, boundary, recipe)
+    if known is not None and known.background != background:
+        raise ValueError(
+            f"memory has background {known.background!r} but background is {background!r}: pass the one that "
+            "the masks have, and make the memory with it"
+        )
+    return Options(
+        box_format, background, ignore_index, keep_unknown, mean, std, tau, reg, boundary, recipe, known
+    )
 
 
 def _is_boundary(value: object) -> bool:

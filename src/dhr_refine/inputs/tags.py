@@ -226,6 +226,26 @@ def tags_of_masks(counts: np.ndarray, channels: int, background: Background) -> 
     return Tags(tags, tags, channels)
 
 
+def tags_of_classes(entries: list[Entry], foreground: int, names: Names) -> Tags:
+    """Tags of each image from their :func:`read_entries`, where the number of foreground classes is known."""
+    tags = []
+    for row, entry in enumerate(entries):
+        name = names.entry("labels", row)
+        if isinstance(entry, np.ndarray) and len(entry) != foreground:
+            raise ValueError(
+                f"{name} has {len(entry)} multi-hot tags but there are {foreground} foreground classes: pass "
+                "one entry per class without the background"
+            )
+        own = np.flatnonzero(entry).tolist() if isinstance(entry, np.ndarray) else list(entry)
+        if own and max(own) >= foreground:
+            raise ValueError(
+                f"{name} holds the tag {max(own)} but there are {foreground} foreground classes: tags count "
+                f"from 0 to {foreground - 1}"
+            )
+        tags.append(own)
+    return Tags(tags, tags, foreground)
+
+
 def read_tags(entries: list[Entry], cam_shape: Sequence[int], background: Background, names: Names) -> Tags:
     """Tags of each image from their :func:`read_entries`, and the channel of each in CAMs (C, h, w)."""
     channels = cam_shape[0]
