@@ -45,7 +45,7 @@ from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
-from dhr_refine import dense_crf, pamr, refine_mask, viz
+from dhr_refine import ClassMemory, dense_crf, pamr, refine_mask, viz
 from dhr_refine.datasets import voc
 from dhr_refine.errors import UserError
 from dhr_refine.files.writing import index_png, write_atomic
@@ -92,7 +92,24 @@ def base_masks(out: Output, batch: Batch, options: argparse.Namespace, *, feedba
     return masks
 
 
-def target_masks(base: Tensor, out: Output, batch: Batch, options: argparse.Namespace) -> Tensor:
+def remember(memory: ClassMemory, base: Tensor, batch: Batch, *, many: bool) -> None:
+    """Add a batch to the memory of the classes, which is the same in all processes."""
+    mine = empty_memory(memory.num_classes, memory.dim, memory.device) if many else memory
+    mine.update(
+        batch.uss, base, labels=batch.tags, boxes=batch.boxes, box_format="xyxy", known=memory.solve()
+    )
+    if many:
+        memory.merge(mine.all_reduced())
+
+
+def empty_memory(classes: int, dim: int, device: torch.device) -> ClassMemory:
+    """A memory of about the last thousand crops: base masks get better as the network learns."""
+    return ClassMemory(classes, dim, decay=0.999, device=device)
+
+
+def target_masks(
+    base: Tensor, out: Output, batch: Batch, options: argparse.Namespace, memory: ClassMemory | None = None
+) -> Tensor:
     """The masks to train on (B, H, W): the base masks through the DHR step, or as they are (``--no-dhr``)."""
     if options.no_dhr:
         return base
@@ -106,6 +123,7 @@ def target_masks(base: Tensor, out: Output, batch: Batch, options: argparse.Name
         boxes=batch.boxes,
         box_format="xyxy",
         boundary=options.boundary,
+        memory=memory,
     )
 
 
@@ -151,7 +169,9 @@ def train(options: argparse.Namespace, run: Run) -> None:
     model.eval().to(run.device)  # and stays in eval mode: no dropout, batch norms keep their statistics
     optimiser = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=1e-4)
     scaler = torch.amp.GradScaler(run.device.type, enabled=options.amp and run.device.type == "cuda")
+    memory = empty_memory(len(names) + 1, uss.depth, run.device) if options.memory else None
     parts = {"model": model, "optimiser": optimiser, "scaler": scaler}
+    parts |= {} if memory is None else {"memory": memory}
     start = run.resume(**parts)
     network = DistributedDataParallel(model, broadcast_buffers=False) if run.many else model
 
@@ -170,7 +190,7 @@ def train(options: argparse.Namespace, run: Run) -> None:
         batches = iter(loader)
     for step in run.track(range(start, options.steps), "training", done=start):
         if step in (0, options.steps // 2):
-            evaluate(model, held_out, uss, run, step, options)
+            evaluate(model, held_out, uss, run, step, options, memory)
         clock = time.perf_counter()
         batch = next(batches).to(run.device)
         with autocast(options, run.device):
@@ -179,7 +199,9 @@ def train(options: argparse.Namespace, run: Run) -> None:
             raise UserError(diverged(step))
         before = time.perf_counter()
         base = base_masks(out, batch, options, feedback=options.feedback * (step >= options.warmup))
-        masks = target_masks(base, out, batch, options)
+        if memory is not None:
+            remember(memory, base, batch, many=run.many)
+        masks = target_masks(base, out, batch, options, memory)
         masking = time.perf_counter() - before
 
         cls, seg = losses(out, batch.tags, masks)
@@ -204,7 +226,7 @@ def train(options: argparse.Namespace, run: Run) -> None:
         run.log("log", {"step": step, **row, "lr": options.lr * decay, **seconds})
         if (step + 1) % options.save_every == 0 or step + 1 == options.steps:
             run.save(step + 1, **parts)
-    evaluate(model, held_out, uss, run, options.steps, options)
+    evaluate(model, held_out, uss, run, options.steps, options, memory)
 
 
 def read_data(options: argparse.Namespace) -> tuple[list[Sample], list[Sample], list[str], Any]:
@@ -251,7 +273,13 @@ def deaf(wanted: bool) -> Iterator[None]:
 
 @torch.no_grad()
 def evaluate(
-    model: Segmenter, samples: list[Sample], uss: Features, run: Run, step: int, options: argparse.Namespace
+    model: Segmenter,
+    samples: list[Sample],
+    uss: Features,
+    run: Run,
+    step: int,
+    options: argparse.Namespace,
+    memory: ClassMemory | None = None,
 ) -> None:
     """Score pseudo masks and segmentation of held-out images against ground truth; nothing is learned here.
 
@@ -273,7 +301,7 @@ def evaluate(
         cams = base = base_masks(out, batch, options, feedback=0)
         if feedback:
             base = base_masks(out, batch, options, feedback=feedback)
-        masks = torch.stack([cams, base, target_masks(base, out, batch, options)]).float()
+        masks = torch.stack([cams, base, target_masks(base, out, batch, options, memory)]).float()
         masks = F.interpolate(masks, truth.shape, mode="nearest").long()[:, 0]
         network = F.interpolate(out.logits.float(), truth.shape, mode="bilinear").argmax(1)
         predicted = torch.cat([masks, network]).cpu()
@@ -362,6 +390,7 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--out", type=Path, default=Path("dhr-refine-train"), help="logs and checkpoints")
     p.add_argument("--head", type=Path, help="CAM head to start from: file with weight (20, 1280) and bias")
     p.add_argument("--no-dhr", action="store_true", help="train on the base masks instead")
+    p.add_argument("--memory", action="store_true", help="with DHR: remember the classes of earlier crops")
     p.add_argument("--steps", type=whole(1), default=200)
     p.add_argument("--batch", type=whole(1), default=8, help="crops of a step, over all processes")
     p.add_argument("--crop", type=multiple_of_32, default=256, help="pixels, a multiple of 32")
@@ -415,6 +444,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, or compare; an error that the user can mend is one line."""
     options = parser().parse_args(argv)
     options.warmup = options.steps // 3 if options.warmup is None else options.warmup
+
+    if options.memory and options.no_dhr:
+        parser().error("--memory is a part of the DHR step: leave out --no-dhr")
 
     def job() -> None:
         if options.compare:

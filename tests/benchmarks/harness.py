@@ -77,7 +77,13 @@ def _summary(cpu: list[float], wall: list[float]) -> Timing:
 def seconds(timing: Timing) -> str:
     """A timing as a table cell: median and half the spread of the wall-clock time."""
     spread = (timing.high - timing.low) / timing.wall / 2
-    return f"{1e3 * timing.wall:.3g} ms (± {100 * spread:.0f} %)"
+    return f"{figures(1e3 * timing.wall)} ms (± {100 * spread:.0f} %)"
+
+
+def figures(value: float) -> str:
+    """Three significant figures, without an exponent: 0.0123, 1.23, 1,230."""
+    rounded = float(f"{value:.3g}")
+    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.3g}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

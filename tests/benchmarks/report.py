@@ -23,7 +23,7 @@ from harness import Timing, environment, interleave, peak_of, publish, seconds, 
 from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
-from dhr_refine import Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine import ClassMemory, Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
 from dhr_refine.compiled import lookup
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -269,7 +269,50 @@ def shares(rounds: int) -> Iterator[str]:
     yield table(["512 x 512, 3 tags, 1 thread", "time"], [[key, seconds(t)] for key, t in times.items()])
 
 
-TABLES = {f.__name__: f for f in (transport, relaxed, pooling, step, shares, growth, memory)}
+def class_memory(rounds: int) -> Iterator[str]:
+    """What a class memory costs: an update and a solution, and the step with and without it, one thread."""
+    rows = []
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("384 x 37 x 37, 21 classes", {"uss": (384, 37)}),
+        ("384 x 37 x 37, 171 classes, pooled", {"uss": (384, 37), "num_classes": 170}),
+        ("768 x 32 x 32, 21 classes", {"uss": (768, 32)}),
+    ]
+    for name, options in cases:
+        scene = voc_like(1, tags=3, photo=photo("astronaut", 512, 512), **options)
+        count, form = options.get("num_classes", 20) + 1, "pooled" if "pooled" in name else "class"
+        memory = ClassMemory(count, scene.uss.shape[1], covariance=form, least_images=1)
+
+        def update(s: Step = scene, m: ClassMemory = memory, known: Any = None) -> None:
+            m.update(s.uss, s.masks, labels=s.labels, known=known)
+
+        def solve(s: Step = scene, m: ClassMemory = memory) -> None:
+            m.load_state_dict(m.state_dict())  # forgets the solution
+            m.solve()
+
+        update()
+        known = memory.solve()
+        with threads(1):
+            times = interleave(
+                {
+                    "class_avg_pool": lambda s=scene, c=count: class_avg_pool(s.uss, s.masks, num_classes=c),
+                    "update": update,
+                    "update(known=...)": lambda f=update, k=known: f(known=k),
+                    "solve": solve,
+                    "step": lambda s=scene: s.call(refine_mask),
+                    "step, memory": lambda s=scene, k=known: s.call(refine_mask, memory=k),
+                    "without CRF": lambda s=scene: s.call(refine_mask, boundary=None),
+                    "without CRF, memory": lambda s=scene, k=known: s.call(
+                        refine_mask, boundary=None, memory=k
+                    ),
+                },
+                rounds=rounds,
+            )
+        rows.append([name, *map(seconds, times.values())])
+        heads = list(times)
+    yield table(["USS features", *heads], rows)
+
+
+TABLES = {f.__name__: f for f in (transport, relaxed, pooling, step, class_memory, shares, growth, memory)}
 
 
 def main() -> None:
