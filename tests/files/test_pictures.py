@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import warnings
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -51,3 +56,94 @@ def test_a_file_that_is_no_picture(tmp_path):
     for read in (read_picture, lambda path: read_index_mask(path, 3, 255)):
         with pytest.raises(OSError, match=r"x\.png"):
             read(tmp_path / "x.png")
+
+
+@pytest.mark.parametrize("kind", ["png", "jpg", "gif", "bmp", "tif", "webp"])
+def test_damaged_pictures_are_named(tmp_path, kind):
+    """Cut or changed anywhere: a picture, or an OSError with the name, never another error."""
+    rng = np.random.default_rng(0)
+    path = tmp_path / f"x.{kind}"
+    Image.fromarray(rng.integers(0, 256, (9, 11, 3)).astype(np.uint8)).save(path)
+    honest = path.read_bytes()
+    refused = 0
+    for _ in range(60):
+        data = bytearray(honest[: rng.integers(1, len(honest))] if rng.random() < 0.5 else honest)
+        for place in rng.integers(0, len(data), 3):
+            data[place] = rng.integers(256)
+        path.write_bytes(data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Pillow's, on files that are odd
+            for read in (read_picture, lambda path: read_index_mask(path, 256, 255)):
+                try:
+                    read(path)
+                except OSError as error:
+                    assert path.name in str(error)  # noqa: PT017
+                    refused += 1
+                except UserError:
+                    pass
+    assert refused > 20
+
+
+def test_a_path_that_is_no_file(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"folder\.png"):
+        read_picture(tmp_path / "folder.png")
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_picture(tmp_path / "none.png")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe.png")
+        with pytest.raises(OSError, match=r"pipe\.png is a pipe, socket or device"):
+            read_picture(tmp_path / "pipe.png")
+
+
+def png(size, bits, rows, palette=b""):
+    """A PNG of grey or, with a palette, of indices, made by hand: Pillow writes 8 bits of most."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", *size, bits, 3 if palette else 0, 0, 0, 0)
+    colours = chunk(b"PLTE", palette) if palette else b""
+    data = chunk(b"IHDR", header) + colours + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + data
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+@pytest.mark.parametrize("palette", [b"", bytes(48)])
+def test_labels_of_few_bits(tmp_path, bits, palette):
+    labels = np.arange(16).reshape(2, 8) % 2**bits
+    text = ["".join(f"{label:0{bits}b}" for label in row) for row in labels]
+    rows = b"".join(b"\0" + int(row, 2).to_bytes(bits, "big") for row in text)
+    path = tmp_path / "x.png"
+    path.write_bytes(png((8, 2), bits, rows, palette[: 3 * 2**bits]))
+    assert np.array_equal(read_index_mask(path, 2**bits, 255), labels)
+    if not palette:
+        assert np.array_equal(read_picture(path)[0].numpy(), labels * (255 // (2**bits - 1)))
+
+
+def test_pictures_of_more_bits(tmp_path):
+    grey = np.array([[0, 255, 256, 32768, 65535]])
+    Image.fromarray(grey.astype(np.uint16)).save(tmp_path / "x.png")
+    assert read_picture(tmp_path / "x.png")[:, 0].tolist() == [[0, 0, 1, 128, 255]] * 3
+    for kind in (np.int32, np.float32):
+        Image.fromarray(grey.astype(kind)).save(tmp_path / "x.tif")
+        with pytest.raises(UserError, match=r"x\.tif has no 8 or 16 bits per channel: save it with 8 bits"):
+            read_picture(tmp_path / "x.tif")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", r"it is none, or damaged"),
+        (png((2**31 - 1, 2**31 - 1), 8, b""), "exceeds limit of .* pixels"),
+        (png((20_000, 20_000), 8, b""), "exceeds limit of .* pixels"),
+        (png((100, 100), 8, b""), "truncated"),
+        (png((0, 5), 8, b""), ""),
+    ],
+)
+def test_pictures_of_nothing_or_too_much(tmp_path, content, said):
+    path = tmp_path / "x.png"
+    path.write_bytes(content)
+    for read in (read_picture, lambda path: read_index_mask(path, 3, 255)):
+        with pytest.raises(OSError, match=rf"x\.png cannot be read as a picture \(.*{said}.*\): replace it"):
+            read(path)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 from typing import IO, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from ..checks import check_count
 # The calls register what they mean.
 from . import calls_numpy, calls_plain, calls_torch, npy_files, torch_files, trusted  # noqa: F401
 from .limits import DEFAULT_DEPTH, DEFAULT_ITEMS, Budget, Damaged, FileProblem, TooMuch
+from .regular import NotRegularError, open_regular, show_name
 from .resolve import Reader
 from .zip_files import Archive
 
@@ -77,7 +77,7 @@ def load_arrays(
             check_count(bound, name, 1)
     name = show_name(path)
     try:
-        with _open(path, name) as file:
+        with open_regular(path) as file:
             if allow_pickle:
                 return trusted.load_trusted(file)
             size = os.fstat(file.fileno()).st_size
@@ -95,7 +95,7 @@ def load_arrays(
             raise ValueError(Damaged(error).text(name)) from error
         error.filename = error.filename or name
         raise
-    except _NotRegularError:
+    except NotRegularError:
         raise
     except Exception as error:  # a damaged file can fail in any way
         raise ValueError(Damaged(error).text(name)) from error
@@ -104,47 +104,6 @@ def load_arrays(
 def is_number(value: object) -> bool:
     """Whether a value of a file is a whole number."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, bool)
-
-
-class _NotRegularError(ValueError):
-    """A path that leads to no file of a disk."""
-
-
-def show_name(path: str | os.PathLike[str]) -> str:
-    """A path for messages, on one line."""
-    name = os.fsdecode(path)
-    return name if name.isprintable() else ascii(name)[1:-1]
-
-
-def _open(path: str | os.PathLike[str], name: str) -> IO[bytes]:
-    """Open a regular file; a pipe would wait for a writer, a device never end."""
-    try:
-        _check_regular(os.stat(path).st_mode, name)
-        # Between the two looks the path may have come to mean something else: do not wait for it.
-        flags = (
-            os.O_RDONLY
-            | getattr(os, "O_NONBLOCK", 0)
-            | getattr(os, "O_BINARY", 0)
-            | getattr(os, "O_CLOEXEC", 0)
-        )
-        file = os.fdopen(os.open(path, flags), "rb")
-    except _NotRegularError:
-        raise
-    except ValueError as error:  # a null character in the path
-        raise _NotRegularError(f"{name} is no path of a file: {error}") from error
-    try:
-        _check_regular(os.fstat(file.fileno()).st_mode, name)
-    except BaseException:
-        file.close()
-        raise
-    return file
-
-
-def _check_regular(mode: int, name: str) -> None:
-    if stat.S_ISDIR(mode):
-        raise IsADirectoryError(21, "Is a directory", name)
-    if not stat.S_ISREG(mode):
-        raise _NotRegularError(f"{name} is a pipe, socket or device: pass a regular file")
 
 
 def _read(file: IO[bytes], size: int, budget: Budget) -> bytes:
