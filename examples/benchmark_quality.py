@@ -193,34 +193,26 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
     else:
         raise UserError("the data set is missing: pass --root VOC2012, or --images DIR and --targets DIR")
     if arguments.list is not None:
-        with reading(arguments.list, "pass a text file with an image id per line"):
-            keys = read_list(arguments.list)
+        keys = read_list(arguments.list)
     elif arguments.root is not None:
-        with reading(f"index.json of {arguments.root}", "mend it, or pass --list FILE"):
-            keys = voc_split(arguments.root, arguments.split)
+        keys = voc_split(arguments.root, arguments.split)
     else:
         keys = [path.stem for path in targets.glob("*.png")]
     tags = None
     if arguments.tags is not None:
         with reading(arguments.tags, "pass a cls_labels.npy"):
             tags = read_tags(arguments.tags, arguments.classes, allow_pickle=arguments.allow_pickle)
-    try:
-        items = select(
-            keys,
-            images,
-            targets,
-            classes=arguments.classes,
-            ignore_index=arguments.ignore_index,
-            tags=tags,
-            min_classes=arguments.min_classes,
-            part=arguments.half,
-            limit=arguments.limit,
-        )
-    except (UserError, OSError):
-        raise
-    except Exception as error:  # a damaged picture can fail in any way
-        with reading(f"a picture of {targets}", "replace it, or leave it out with --list FILE"):
-            raise error
+    items = select(
+        keys,
+        images,
+        targets,
+        classes=arguments.classes,
+        ignore_index=arguments.ignore_index,
+        tags=tags,
+        min_classes=arguments.min_classes,
+        part=arguments.half,
+        limit=arguments.limit,
+    )
     for item in items:
         if arguments.ignore_index - 1 in item.tags:
             raise UserError(

@@ -17,7 +17,7 @@ from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
 from dhr_refine.datasets.cache import Cache, digest
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
-from quality.kept import are_masks, kept
+from quality.kept import are_masks
 from quality.samples import Sample
 
 BASE = ("", "base mask")
@@ -161,7 +161,7 @@ def masks_of(
         made_from = (library_code(), variant, ignore_index, *inputs)
         labels = {0, ignore_index, *(tag + 1 for tag in sample.tags), *sample.base.unique().tolist()}
         size = tuple(sample.base.shape)
-        made = kept(
-            cache, "masks", sample.key, made_from, make, lambda a: are_masks(a, variant.stages, size, labels)
+        made = cache(
+            "masks", sample.key, made_from, make, lambda a: are_masks(a, variant.stages, size, labels)
         )
     return {stage: torch.from_numpy(mask).long() for stage, mask in made.items()}

@@ -22,7 +22,7 @@ from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.fetch import cache_dir, vit_file
 from quality.fingerprints import library_code, network_code
-from quality.kept import are_maps, are_masks, kept
+from quality.kept import are_maps, are_masks
 
 
 @dataclass
@@ -53,22 +53,21 @@ class Source:
         cams = uss = wss = None
         if self.uss is not None:
             with own_file(self.uss, item.key):
-                uss = finite(read_levels(self.uss, item.key, allow_pickle=allow))[0]
+                uss = read_levels(self.uss, item.key, allow_pickle=allow)[0]
         if self.wss is not None:
             with own_file(self.wss, item.key):
-                wss = finite(read_levels(self.wss, item.key, allow_pickle=allow))
+                wss = read_levels(self.wss, item.key, allow_pickle=allow)
         if self.cams is not None:
             with own_file(self.cams, item.key):
                 options: Any = {"background": self.cam_background, "allow_pickle": allow}
-                (cams,) = finite([read_class_cams(self.cams, item.key, item.tags, **options)])
+                cams = read_class_cams(self.cams, item.key, item.tags, **options)
         if cams is None or wss is None:
             made = self._from_classifier(item, image)
             cams = made["cams"] if cams is None else cams
             wss = [made["stride16"], made["stride32"]] if wss is None else wss
         if uss is None:
             parts = (network_code(), image)
-            made = kept(
-                self.cache,
+            made = self.cache(
                 "uss",
                 item.key,
                 parts,
@@ -82,8 +81,7 @@ class Source:
     def _from_classifier(self, item: Item, image: Tensor) -> dict[str, Tensor]:
         parts = (network_code(), image, item.tags, self.head and self._head())
         depths = {"cams": len(item.tags), "stride16": None, "stride32": None}
-        arrays = kept(
-            self.cache,
+        arrays = self.cache(
             "classifier",
             item.key,
             parts,
@@ -130,15 +128,6 @@ class Source:
 def own_file(folder: Path, key: str) -> AbstractContextManager[None]:
     """Errors that name the image and the folder."""
     return reading(folder / f"{key}.*", "replace it, or take the image out of the list")
-
-
-def finite(maps: list[Tensor]) -> list[Tensor]:
-    """The maps of a file, a ValueError if they are no finite real numbers."""
-    if not maps or any(level.is_complex() or not level.numel() for level in maps):
-        raise ValueError("it holds no arrays of real numbers")
-    if not all(level.float().isfinite().all() for level in maps):
-        raise ValueError("it holds NaN or infinity")
-    return maps
 
 
 @dataclass(frozen=True)
@@ -197,8 +186,7 @@ def prepare(
 
         made_from = (library_code(), image, cams, background, boundary)
         size, rows = tuple(target.shape), range(len(item.tags) + 1)
-        made = kept(
-            source.cache,
+        made = source.cache(
             "base",
             item.key,
             made_from,

@@ -14,7 +14,7 @@ from command_line import reading
 from torch import Tensor
 
 from dhr_refine.datasets.photos import PHOTOS
-from dhr_refine.datasets.voc import CLASSES, voc_tags, voc_targets
+from dhr_refine.datasets.voc import voc_tags, voc_targets
 from dhr_refine.errors import UserError
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.training import View
@@ -53,13 +53,7 @@ class Sample:
 
 def read_folder(root: Path, split: str) -> list[Sample]:
     """Images of a split of a VOC-like folder, with the tags of index.json or of the XML annotations."""
-    with reading(f"--root {root} (index.json, or the list and annotations of {split})", "mend or replace it"):
-        tags, truth = voc_tags(root, split), voc_targets(root)
-    for key, own in tags.items():
-        if not all(type(tag) is int and 0 <= tag < len(CLASSES) for tag in own):
-            raise UserError(
-                f"--root {root}: index.json has image_tags of {key} that are not labels from 1 to 20"
-            )
+    tags, truth = voc_tags(root, split), voc_targets(root)
     return [
         Sample(key, root / "JPEGImages" / f"{key}.jpg", tags[key], truth and truth / f"{key}.png")
         for key in sorted(tags)

@@ -57,3 +57,28 @@ def test_digests_tell_values_shapes_types_and_where_parts_end():
     ]  # fmt: skip
     assert len({digest(*part) for part in parts}) == len(parts)
     assert digest(torch.arange(6).reshape(2, 3).T) == digest(torch.arange(6).reshape(2, 3).T.contiguous())
+
+
+def test_arrays_that_do_not_fit_are_made_again(tmp_path, make):
+    cache = Cache(tmp_path)
+    cache("kind", "a", [], make)
+
+    def fits(arrays):
+        return arrays["one"][0] > 1
+
+    assert cache("kind", "a", [], make, fits)["one"][0] == 2
+    assert cache("kind", "a", [], make, fits)["one"][0] == 2
+
+
+@pytest.mark.parametrize("content", [b"\x93NUMPY\x01\x00", b"PK\x03\x04", b"\x80\x04N."])
+def test_files_of_other_kinds_are_made_again(tmp_path, make, content):
+    cache = Cache(tmp_path)
+    cache("kind", "a", [], make)
+    (path,) = (tmp_path / "kind").iterdir()
+    for damaged in (content, path.read_bytes()[:-1] + b"x", bytes(byte ^ 1 for byte in path.read_bytes())):
+        path.write_bytes(damaged)
+        before = cache("kind", "a", [], make)["one"][0]
+        assert cache("kind", "a", [], make)["one"][0] == before
+    np.save(path.with_suffix(".npy"), np.zeros(3))
+    path.write_bytes(path.with_suffix(".npy").read_bytes())
+    assert cache("kind", "a", [], make)["two"].shape == (2, 0)

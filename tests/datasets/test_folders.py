@@ -63,3 +63,78 @@ def test_pickles_are_executed_only_when_told_to(folder):
         read_levels(folder / "uss", "a")
     (read,) = read_levels(folder / "uss", "a", allow_pickle=True)
     assert np.array_equal(read.numpy(), level)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({}, "holds no array"),
+        ([], "holds no array"),
+        ("text", "holds str, no array of numbers: save arrays or tensors"),
+        ({"name": "text"}, "holds str, no array of numbers"),
+        (np.array([None, None]), "holds ndarray object, no array of numbers"),
+        (torch.zeros(3, 4, 4, dtype=torch.complex64), "holds complex numbers: save real ones"),
+        (torch.full((3, 4, 4), torch.nan), r"holds NaN or infinity \(in single precision\): make it anew"),
+        (torch.full((3, 4, 4), 1e300, dtype=torch.double), "holds NaN or infinity"),
+        (torch.zeros(3, 0, 4), r"holds an array of shape \(3, 0, 4\): \(D, h, w\) is needed"),
+        (torch.zeros(2, 3, 4, 4), r"holds an array of shape \(2, 3, 4, 4\)"),
+    ],
+)
+def test_features_that_are_none(tmp_path, content, said):
+    torch.save(content, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=rf"a\.pt {said}"):
+        read_levels(tmp_path, "a", allow_pickle=isinstance(content, np.ndarray))
+
+
+@pytest.mark.parametrize("kind", [">f4", "<f2", ">i2", "u1", "u2", "u4", "u8", "?"])
+def test_features_and_masks_of_every_kind_of_number(tmp_path, kind):
+    values = np.eye(4)[None].astype(kind)
+    np.save(tmp_path / "a.npy", values)
+    (level,) = read_levels(tmp_path, "a")
+    assert level.tolist() == np.eye(4)[None].tolist()
+    for shape in ((4, 4), (1, 4, 4), (1, 1, 4, 4), (4, 4, 1)):
+        np.save(tmp_path / "a.npy", values.reshape(shape))
+        mask = read_mask(tmp_path, "a", classes=2, ignore_index=255)
+        assert mask.dtype == torch.int64
+        assert torch.equal(mask, torch.eye(4, dtype=torch.long))
+    torch.save(torch.eye(4, dtype=torch.bfloat16), tmp_path / "b.pt")
+    assert torch.equal(read_mask(tmp_path, "b", classes=2, ignore_index=255), mask)
+    np.save(tmp_path / "a.npy", values[:, :1])
+    assert read_mask(tmp_path, "a", classes=2, ignore_index=255).tolist() == [[1, 0, 0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (np.full((4, 4), 0.5), r"must hold an array \(H, W\) of whole numbers, got float64 \(4, 4\)"),
+        (np.full((4, 4), np.nan), "holds NaN or infinity"),
+        (np.full((4, 4), np.inf), "holds NaN or infinity"),
+        (np.full((4, 4), 1e30), r"holds the label 1e\+30, but there are 3 classes"),
+        (np.full((4, 4), -1), "holds the label -1, but"),
+        (np.zeros((2, 4, 4)), r"must hold an array \(H, W\) .*, got float64 \(2, 4, 4\)"),
+        (np.zeros((0, 4)), r"must hold an array \(H, W\) .*, got float64 \(0, 4\)"),
+        (np.zeros(4), r"must hold an array \(H, W\)"),
+        (np.array("text"), r"holds ndarray <U4, no array of numbers"),
+    ],
+)
+def test_masks_that_are_none(tmp_path, content, said):
+    np.save(tmp_path / "a.npy", content)
+    with pytest.raises(UserError, match=rf"a\.npy {said}"):
+        read_mask(tmp_path, "a", classes=3, ignore_index=255)
+
+
+def test_archives_without_an_array(tmp_path):
+    np.savez(tmp_path / "a.npz")
+    with pytest.raises(UserError, match=r"a\.npz has no CAM of the tags \[2\]"):
+        read_class_cams(tmp_path, "a", (2,))
+    with pytest.raises(UserError, match=r"a\.npz holds no array"):
+        read_levels(tmp_path, "a")
+    with pytest.raises(UserError, match=r"a\.npz holds dict, no array of numbers"):
+        read_mask(tmp_path, "a", classes=3, ignore_index=255)
+
+
+def test_folders_named_like_files(tmp_path):
+    (tmp_path / "a.npy").mkdir()
+    (tmp_path / "a.png").mkdir()
+    with pytest.raises(UserError, match="has no file of image a"):
+        read_mask(tmp_path, "a", classes=3, ignore_index=255)

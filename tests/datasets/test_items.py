@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from scene_folder import CLASSES, KEYS, write_png
@@ -43,3 +45,60 @@ def test_lists_of_other_codebases(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("2007_000032\n/JPEGImages/b.jpg /SegmentationClassAug/b.png\n\n  v1.2 \nc.JPEG\n")
     assert read_list(path) == ["2007_000032", "b", "v1.2", "c"]
+
+
+@pytest.mark.parametrize("kind", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lists_of_windows(tmp_path, kind, end):
+    """Ends of lines, and the first bytes that its editors and its shell write."""
+    path = tmp_path / "list.txt"
+    bom = "\ufeff" if kind[-2:] in ("le", "be") else ""
+    path.write_bytes((bom + end.join(["2007_000032", "JPEGImages/b.jpg x.png", "", "straße"])).encode(kind))
+    assert read_list(path) == ["2007_000032", "b", "straße"]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x89PNG\r\n", r"is no text \(.*\): pass a list with an image id per line"),
+        (b"\xff\xfea", "is no text"),
+        (b"a\0b\n", r"is no text \(it holds null characters\): pass a list"),
+        ("a\nb\n".encode("utf-16-le"), "is no text"),
+        (b"a\n..\n", r"has the image id '\.\.': an id is the name of a file, without folders and suffix"),
+        (b"a\n/\n", "has the image id ''"),
+        (b"a\n.\n", "has the image id ''"),
+        (b"a\n\x1b[2Jb\n", r"has the image id '\\x1b\[2Jb'"),
+    ],
+)
+def test_lists_that_are_none(tmp_path, content, said):
+    path = tmp_path / "list.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"list\.txt {said}"):
+        read_list(path)
+
+
+def test_lists_stay_in_the_data_set(tmp_path):
+    """Of a path the file's name counts, wherever it leads."""
+    path = tmp_path / "list.txt"
+    path.write_text("../../b.jpg\n/etc/passwd\n../c\n")
+    assert read_list(path) == ["b", "passwd", "c"]
+
+
+def test_lists_that_are_no_files(tmp_path):
+    (tmp_path / "empty").touch()
+    assert read_list(tmp_path / "empty") == []
+    with pytest.raises(UserError, match=r"cannot be read \(Is a directory\): pass a list"):
+        read_list(tmp_path)
+    with pytest.raises(UserError, match=r"none cannot be read \(No such file or directory\): pass a list"):
+        read_list(tmp_path / "none")
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(UserError, match=r"pipe is a pipe, socket or device: .*: pass a list"):
+            read_list(tmp_path / "pipe")
+
+
+def test_lists_of_any_size(tmp_path):
+    with (tmp_path / "list").open("wb") as file:
+        file.truncate(2**28 + 1)  # takes no room
+    with pytest.raises(UserError, match="list has more than 268435456 bytes: pass a list"):
+        read_list(tmp_path / "list")

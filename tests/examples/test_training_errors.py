@@ -168,6 +168,16 @@ def index(root, **changes):
     path.write_text(json.dumps([{**entry, **changes} for entry in json.loads(path.read_text())]))
 
 
+def listed(root, text, annotation=None):
+    """Lists and annotations instead of the index."""
+    (root / "voc" / "index.json").unlink()
+    (root / "voc" / "ImageSets" / "Segmentation").mkdir(parents=True)
+    (root / "voc" / "Annotations").mkdir()
+    (root / "voc" / "ImageSets" / "Segmentation" / "train.txt").write_bytes(text)
+    if annotation is not None:
+        (root / "voc" / "Annotations" / "image0.xml").write_bytes(annotation)
+
+
 def without(root, name):
     shutil.rmtree(root / "voc" / name)
 
@@ -218,14 +228,24 @@ FAULTS = [
     (lambda r: None, (*NEW, "--root", "{}/nowhere"), "has neither index.json nor"),
     (lambda r: None, (*NEW, "--root", "{}/voc/index.json"), "index.json"),
     (lambda r: None, (*NEW, "--split", "unknown"), "--split unknown of .* has no image"),
-    (lambda r: (r / "voc/index.json").write_text("{"), NEW, "index.json.* cannot be read"),
-    (lambda r: (r / "voc/index.json").write_text("[1]"), NEW, "index.json.* cannot be read"),
-    (lambda r: index(r, image_tags=[21]), NEW, "index.json"),
-    (lambda r: index(r, image_tags=[0]), NEW, "index.json"),
-    (lambda r: index(r, image_tags=["cat"]), NEW, "index.json"),
+    (lambda r: (r / "voc/index.json").write_text("{"), NEW, "index.json must be a list of images with id, split and image_tags each"),
+    (lambda r: (r / "voc/index.json").write_text("[1]"), NEW, "index.json must be a list of images"),
+    (lambda r: index(r, image_tags=[21]), NEW, "index.json .*image_tags of image0 must be labels from 1 to 20, got"),
+    (lambda r: index(r, image_tags=[0]), NEW, "index.json .*image_tags of image0 must be labels from 1 to 20, got"),
+    (lambda r: index(r, image_tags=["cat"]), NEW, "index.json .*image_tags of image0 must be labels from 1 to 20, got"),
+    (lambda r: index(r, id="../image0"), NEW, "index.json has the image id '../image0': an id is the name of a file"),
+    (lambda r: (r / "voc/index.json").write_bytes(b""), NEW, "index.json must be a list of images"),
+    (lambda r: listed(r, b"\x89PNG"), NEW, "train.txt is no text"),
+    (lambda r: listed(r, b"..\n"), NEW, "train.txt has the image id '..'"),
+    (lambda r: listed(r, b"image0\n"), NEW, "image0.xml cannot be read .No such file or directory.: replace it"),
+    (lambda r: listed(r, b"image0\r\n", b"<a>"), NEW, "image0.xml is no annotation of VOC"),
+    (lambda r: listed(r, b"image0\n", b"<!DOCTYPE a [<!ENTITY b 'c'>]><a>&b;</a>"), NEW, "image0.xml is no annotation of VOC .it has a document type"),
+    (lambda r: listed(r, b"image0\n", b"<a><object><name>unicorn</name></object></a>"), NEW, "image0.xml names the class 'unicorn': VOC's are aeroplane"),
     (lambda r: without(r, "SegmentationClassAug"), NEW, "has no folder SegmentationClassAug .*--eval-images 0"),
     (lambda r: without(r, "JPEGImages"), NEW, "image0.jpg cannot be read .*take image0 out of the split"),
     (lambda r: replace(r / "voc/JPEGImages/image1.jpg"), NEW, "image1.jpg cannot be read"),
+    (lambda r: replace(r / "voc/JPEGImages/image1.jpg", b""), NEW, "image1.jpg cannot be read .*: replace it, or take image1 out"),
+    (lambda r: folder_instead(r / "voc/JPEGImages/image1.jpg"), NEW, "image1.jpg cannot be read .Is a directory.: replace it, or take image1 out"),
     (lambda r: cut(r / "voc/JPEGImages/image1.jpg"), NEW, "image1.jpg cannot be read .*truncated"),
     (lambda r: replace(r / "voc/SegmentationClassAug/image5.png"), NEW, "image5.png cannot be read"),
     (lambda r: Image.new("L", (4, 4)).save(r / "voc/SegmentationClassAug/image5.png"), NEW, r"image5.png is \(4, 4\) but the image \(85, 71\)"),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +35,12 @@ class Cache:
         self.folder = folder
 
     def __call__(
-        self, kind: str, key: str, made_from: Iterable[Any], make: Callable[[], dict[str, np.ndarray]]
+        self,
+        kind: str,
+        key: str,
+        made_from: Iterable[Any],
+        make: Callable[[], dict[str, np.ndarray]],
+        fits: Callable[[dict[str, np.ndarray]], bool] = bool,
     ) -> dict[str, np.ndarray]:
         """Read the arrays, or make and write them.
 
@@ -46,6 +50,7 @@ class Cache:
         key : id of the image
         made_from : everything that the arrays depend on, as :func:`digest` takes it
         make : makes them
+        fits : tells whether arrays of the disk can be what ``make`` makes, by their names and shapes
 
         Raises
         ------
@@ -53,11 +58,9 @@ class Cache:
             The folder cannot be written.
         """
         path = self.folder / kind / f"{key}-{digest(*made_from)[:16]}.npz"
-        try:
-            with path.open("rb") as file:  # np.load leaves a damaged file open
-                return dict(np.load(file, allow_pickle=False))
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile):  # not there, or damaged
-            arrays = make()
+        if (kept := _read(path)) is not None and fits(kept):
+            return kept
+        arrays = make()
         data = io.BytesIO()
         np.savez_compressed(data, **cast(Any, arrays))
         try:
@@ -68,6 +71,17 @@ class Cache:
                 f"{path} cannot be written ({error}): name another folder with --cache"
             ) from error
         return arrays
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file, None if it is not there or damaged in any way."""
+    if not path.is_file():
+        return None
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+    except Exception:  # zlib, zipfile and NumPy have many words for it
+        return None
 
 
 def digest(*parts: Any) -> str:

@@ -95,12 +95,34 @@ def read_levels(folder: Path, key: str, *, allow_pickle: bool = False) -> list[T
     parts = list(content.values()) if isinstance(content, Mapping) else content
     levels = []
     for part in parts if isinstance(parts, (list, tuple)) else [parts]:
-        level = torch.as_tensor(part)
+        level = read_numbers(part, path)
         level = level[0] if level.ndim == 4 and level.shape[0] == 1 else level
-        if level.ndim != 3:
+        if level.ndim != 3 or not level.numel():
             raise UserError(f"{path} holds an array of shape {tuple(level.shape)}: (D, h, w) is needed")
         levels.append(level)
+    if not levels:
+        raise UserError(f"{path} holds no array: (D, h, w) is needed")
     return levels
+
+
+def read_numbers(content: Any, path: Path) -> Tensor:
+    """What a file holds as finite real numbers, whole ones as int64; a UserError names the file if not."""
+    if isinstance(content, np.ndarray) and content.dtype.kind in "biuf":
+        # Torch wants one order of bytes, arrays that can be written and, for long, few unsigned types.
+        kind = content.dtype.newbyteorder("=") if content.dtype.kind == "f" else np.int64
+        content = np.require(content, kind, "W")
+    try:
+        values = torch.as_tensor(content, device="cpu").detach()
+        values = values if values.is_floating_point() or values.is_complex() else values.long()
+        finite = values.is_complex() or bool(torch.isfinite(values.float()).all())
+    except Exception as error:  # what was unpickled can be anything
+        kind = f"{type(content).__name__} {getattr(content, 'dtype', '')}".strip()
+        raise UserError(f"{path} holds {kind}, no array of numbers: save arrays or tensors") from error
+    if values.is_complex():
+        raise UserError(f"{path} holds complex numbers: save real ones")
+    if not finite:
+        raise UserError(f"{path} holds NaN or infinity (in single precision): make it anew")
+    return values
 
 
 def read_mask(
@@ -130,8 +152,14 @@ def read_mask(
     path = find_file(folder, key, (".png", *ARRAYS))
     if path.suffix == ".png":
         return torch.from_numpy(read_index_mask(path, classes, ignore_index))
-    mask = np.squeeze(np.asarray(read_arrays(path, allow_pickle=allow_pickle)))
-    return torch.from_numpy(check_labels(mask.astype(np.int64), path, classes, ignore_index))
+    values = read_numbers(read_arrays(path, allow_pickle=allow_pickle), path)
+    mask = (values.double() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
+    while mask.ndim > 2 and 1 in (mask.shape[0], mask.shape[-1]):
+        mask = mask[0] if mask.shape[0] == 1 else mask[..., 0]
+    if mask.ndim != 2 or not mask.size or not np.array_equal(mask, np.rint(mask)):
+        raise UserError(f"{path} must hold an array (H, W) of whole numbers, got {mask.dtype} {mask.shape}")
+    check_labels(mask, path, classes, ignore_index)  # before they are cut to whole numbers
+    return torch.from_numpy(mask.astype(np.int64))
 
 
 def read_arrays(path: Path, *, allow_pickle: bool = False) -> Any:

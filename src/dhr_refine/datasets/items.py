@@ -11,6 +11,7 @@ import numpy as np
 from ..errors import UserError
 from ..files.pictures import read_index_mask
 from .folders import IMAGES, find_file
+from .texts import check_key, read_text
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,16 @@ class Item:
 
 
 def read_list(path: Path) -> list[str]:
-    """Image ids of a list: the first word of each line, without folder and image suffix."""
-    names = [Path(line.split()[0]) for line in path.read_text().splitlines() if line.strip()]
-    return [name.stem if name.suffix in IMAGES else name.name for name in names]
+    """Image ids of a list: the first word of each line, without folder and image suffix.
+
+    Raises
+    ------
+    UserError
+        The file cannot be opened or is no text, or a line has no id.
+    """
+    lines = read_text(path, "pass a list with an image id per line").splitlines()
+    names = [Path(line.split()[0]) for line in lines if line.strip()]
+    return [check_key(name.stem if name.suffix in IMAGES else name.name, path) for name in names]
 
 
 def select(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -37,7 +38,7 @@ def _skimage(name: str) -> Callable[[], np.ndarray]:
 
 
 def _grace_hopper() -> np.ndarray:
-    path = require("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False)
+    path = Path(require("matplotlib.cbook").get_sample_data("grace_hopper.jpg", asfileobj=False))
     return read_picture(path).permute(1, 2, 0).numpy()
 
 

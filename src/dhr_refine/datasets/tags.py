@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..errors import UserError
-from .folders import read_arrays
+from .folders import read_arrays, read_numbers
+from .texts import check_key
 
 
 def read_tags(path: Path, classes: int, *, allow_pickle: bool = False) -> dict[str, tuple[int, ...]]:
@@ -32,13 +34,20 @@ def read_tags(path: Path, classes: int, *, allow_pickle: bool = False) -> dict[s
         raise UserError(f"{path} holds no dictionary of image ids and tags: pass a file like cls_labels.npy")
     table = {}
     for key, row in content.items():
-        row = np.asarray(row)
+        row = read_numbers(row, path)
+        key = check_key(_key(key), path)
         if row.shape != (classes - 1,):
             raise UserError(
-                f"{path} has tags of shape {row.shape} for {key} but --classes {classes} needs "
+                f"{path} has tags of shape {tuple(row.shape)} for {key} but --classes {classes} needs "
                 f"({classes - 1},): tags are multi-hot without the background"
             )
-        if isinstance(key, (int, np.integer)):  # IRN keeps 2007_000032 as the number 2007000032
-            key = f"{key // 1_000_000:04d}_{key % 1_000_000:06d}"
-        table[str(key)] = tuple(row.nonzero()[0].tolist())
+        if (row < 0).any():
+            raise UserError(f"{path} has negative tags for {key}: tags are 1 for what is there and 0 else")
+        table[key] = tuple(row.nonzero()[:, 0].tolist())
     return table
+
+
+def _key(key: Any) -> str:
+    if isinstance(key, (int, np.integer)):  # IRN keeps 2007_000032 as the number 2007000032
+        return f"{key // 1_000_000:04d}_{key % 1_000_000:06d}"
+    return str(key)
