@@ -136,6 +136,11 @@ def _copy_from(source: Tensor, target: Tensor, non_blocking: bool = False) -> Te
 _LIBRARY.impl("empty_strided", _empty_strided, "PrivateUse1")
 _LIBRARY.impl("_copy_from", _copy_from, "PrivateUse1")
 
+# Autograd counts the devices once, at the first backward pass of a process, and makes a thread for each.
+_Module.present = True
+torch.zeros((), requires_grad=True).backward()
+_Module.present = False
+
 # Autocast leaves the operators of this device as they are.
 _EVERYTHING = torch.library.Library("_", "IMPL")
 _EVERYTHING.fallback(torch.library.fallthrough_kernel, "AutocastPrivateUse1")
