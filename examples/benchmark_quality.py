@@ -41,6 +41,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from early_stop import end_at_ctrl_c
+
+if __name__ == "__main__":
+    hear_again = end_at_ctrl_c("benchmark_quality")
+
 import torch
 from command_line import Parser, number, reading, run_command, whole, writing
 from quality.evaluation import Edges, Variant, ablations, base_row, evaluate, masks_of
@@ -318,4 +323,5 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    hear_again()
     sys.exit(main())

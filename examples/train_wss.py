@@ -34,6 +34,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from early_stop import end_at_ctrl_c
+
+if __name__ == "__main__":
+    hear_again = end_at_ctrl_c("train_wss")
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -460,4 +465,5 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    hear_again()
     sys.exit(main())
