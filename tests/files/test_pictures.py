@@ -147,3 +147,20 @@ def test_pictures_of_nothing_or_too_much(tmp_path, content, said):
     for read in (read_picture, lambda path: read_index_mask(path, 3, 255)):
         with pytest.raises(OSError, match=rf"x\.png cannot be read as a picture \(.*{said}.*\): replace it"):
             read(path)
+
+
+def test_no_other_program_is_run_for_a_picture(tmp_path):
+    """Pillow gives PostScript to Ghostscript, which executes it."""
+    Image.new("RGB", (8, 8), "red").save(tmp_path / "x.eps")
+    (tmp_path / "x.eps").rename(tmp_path / "x.jpg")
+    with pytest.raises(OSError, match=r"x\.jpg cannot be read as a picture"):
+        read_picture(tmp_path / "x.jpg")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM"])
+def test_the_usual_formats_are_read_whatever_their_suffix(tmp_path, kind):
+    Image.new("RGB", (8, 6), (255, 0, 0)).save(tmp_path / "x", format=kind)
+    picture = read_picture(tmp_path / "x")
+    assert picture.shape == (3, 6, 8)
+    assert int(picture[0].min()) > 240
+    assert int(picture[1:].max()) < 16

@@ -14,13 +14,16 @@ from torch import Tensor
 from ..errors import UserError, require
 from .regular import NotRegularError, open_regular, show_name
 
+# What photos and masks come in. Pillow reads more, EPS among it, which it gives to another program to run.
+_FORMATS = ("PNG", "JPEG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
+
 
 def read_picture(path: Path) -> Tensor:
     """A picture in RGB, whatever the file holds.
 
     Parameters
     ----------
-    path : path of any image file that Pillow reads
+    path : path of a PNG, JPEG, WebP, TIFF, BMP, GIF or PPM file
 
     Returns
     -------
@@ -80,7 +83,9 @@ def _opened(path: Path) -> Iterator[tuple[Any, int]]:
     try:
         with open_regular(path) as file:
             bits = _grey_bits(file)
-            with opener.open(file) as picture:
+            opener.init()
+            formats = [name for name in _FORMATS if name in opener.OPEN]
+            with opener.open(file, formats=formats) as picture:
                 yield picture, bits
     except (UserError, MemoryError):
         raise
