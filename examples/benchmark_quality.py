@@ -36,7 +36,7 @@ import json
 import os
 import platform
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -48,21 +48,31 @@ if __name__ == "__main__":
 
 import torch
 from command_line import Parser, number, reading, run_command, whole, writing
-from quality.evaluation import Edges, Variant, ablations, base_row, evaluate, masks_of
+from quality.evaluation import (
+    Edges,
+    Variant,
+    ablations,
+    base_row,
+    evaluate,
+    masks_of,
+    memory_of,
+    memory_variants,
+)
 from quality.figures import TITLES, caption, cells, extremes, markdown, summarise, tau_figure, without_nan
 from quality.samples import Sample, Source, prepare
 from torch import Tensor
 
 import dhr_refine
-from dhr_refine import Recipe, viz
+from dhr_refine import ClassMemory, Recipe, viz
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.items import Item, read_list, select
 from dhr_refine.datasets.tags import read_tags
-from dhr_refine.datasets.voc import voc_folders, voc_split
+from dhr_refine.datasets.voc import voc_folders, voc_halves, voc_split
 from dhr_refine.errors import UserError, require
 from dhr_refine.files.writing import figure_png, write_atomic
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 
+ROUNDS = 6
 RECIPES = {"default": Recipe(), "released": Recipe.released(), "paper": Recipe.paper()}
 
 
@@ -82,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument("--images", type=Path, help="folder of images")
     data.add_argument("--targets", type=Path, help="folder of index PNGs of the same names")
     data.add_argument("--list", type=Path, help="text file of image ids (all targets)")
-    data.add_argument("--split", default="val", help="split of --root (%(default)s)")
+    data.add_argument("--split", default="val", help="split of --root, or some with commas (%(default)s)")
     data.add_argument(
         "--classes", type=whole(2, 65536), default=21, help="labels with background (%(default)s)"
     )
@@ -94,7 +104,11 @@ def parser() -> argparse.ArgumentParser:
         "--min-classes", type=whole(0), default=1, help="foreground classes in the ground truth"
     )
     data.add_argument("--limit", type=whole(1), help="only the first images")
-    data.add_argument("--half", choices=("tune", "check"), help="the first, third, ... image, or the others")
+    data.add_argument(
+        "--half",
+        choices=("tune", "check"),
+        help="the half of index.json if it has any, else the first, third, ... image, or the others",
+    )
     data.add_argument(
         "--miou-labels", type=_numbers, help="labels that mIoU, mFPR and mFNR average over, as 0,8,15 (all)"
     )
@@ -124,6 +138,15 @@ def parser() -> argparse.ArgumentParser:
     work.add_argument(
         "--taus", type=_floats, default=(), help="also the default recipe at these tau, as 0.6,0.8,1 (none)"
     )
+    work.add_argument(
+        "--memory",
+        metavar="own|FILE",
+        help="also the default with a class memory: of these images, or a file of ClassMemory.save",
+    )
+    work.add_argument(
+        "--rounds", type=whole(0, 1000), default=ROUNDS, help="rounds of --memory own (%(default)s)"
+    )
+    work.add_argument("--save-memory", type=Path, metavar="FILE", help="keep the memory of --memory own")
     work.add_argument(
         "--draws", type=whole(1, 10**7), default=1000, help="resamples of the bootstrap (%(default)s)"
     )
@@ -170,16 +193,18 @@ def refuse(arguments: argparse.Namespace, complain: Callable[[str], object]) -> 
     files = [path.absolute() for path in (arguments.json, arguments.markdown) if path is not None]
     if len(set(files)) < len(files):
         complain(f"--json and --markdown are both {arguments.json}: name two files")
+    if arguments.save_memory is not None and arguments.memory != "own":
+        complain("--save-memory keeps what --memory own makes: pass both")
 
 
 def make_room(arguments: argparse.Namespace) -> None:
     """Make the folders of the files to write, before hours of work rather than after."""
-    for option in ("json", "markdown", "figures"):
+    for option in ("json", "markdown", "figures", "save_memory"):
         path = getattr(arguments, option)
         if path is None:
             continue
         folder = path if option == "figures" else path.parent
-        with writing(path, f"--{option}"):
+        with writing(path, f"--{option.replace('_', '-')}"):
             folder.mkdir(parents=True, exist_ok=True)
             if path.is_dir() and option != "figures":
                 raise IsADirectoryError(errno.EISDIR, "it is a folder")
@@ -200,9 +225,12 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
     if arguments.list is not None:
         keys = read_list(arguments.list)
     elif arguments.root is not None:
-        keys = voc_split(arguments.root, arguments.split)
+        keys = [key for split in arguments.split.split(",") for key in voc_split(arguments.root, split)]
     else:
         keys = [path.stem for path in targets.glob("*.png")]
+    half = arguments.half
+    if half is not None and arguments.root is not None and (halves := voc_halves(arguments.root)):
+        keys, half = [key for key in keys if halves.get(key) == half], None
     tags = None
     if arguments.tags is not None:
         with reading(arguments.tags, "pass a cls_labels.npy"):
@@ -215,7 +243,7 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
         ignore_index=arguments.ignore_index,
         tags=tags,
         min_classes=arguments.min_classes,
-        part=arguments.half,
+        part=half,
         limit=arguments.limit,
     )
     for item in items:
@@ -234,6 +262,24 @@ def variants(arguments: argparse.Namespace, boundary: Any) -> dict[str, Variant]
     for tau in arguments.taus:
         chosen[f"tau={tau:g}"] = Variant(RECIPES["default"], boundary, tau=tau, stages=("final",))
     return chosen
+
+
+def memory_for(arguments: argparse.Namespace, samples: Callable[[], Iterable[Sample]]) -> ClassMemory:
+    """The class memory that the command line asks for."""
+    if arguments.memory != "own":
+        with reading(arguments.memory, "pass a file of ClassMemory.save, or --memory own"):
+            memory = ClassMemory.load(arguments.memory)
+        if memory.num_classes != arguments.classes:
+            raise UserError(
+                f"{arguments.memory} is a memory of {memory.num_classes} labels, --classes is "
+                f"{arguments.classes}: pass the memory of this data set"
+            )
+        return memory
+    memory = memory_of(samples, arguments.classes, arguments.ignore_index, arguments.rounds)
+    if arguments.save_memory is not None:
+        with writing(arguments.save_memory, "--save-memory"):
+            memory.save(arguments.save_memory)
+    return memory
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -262,6 +308,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         )
 
     with require("rich.progress").Progress(console=console) as progress:
+        if arguments.memory is not None:
+            memory = memory_for(arguments, lambda: map(load, progress.track(items, description="memory")))
+            compared |= memory_variants(memory, boundary)
         counts = evaluate(
             map(load, progress.track(items, description=f"{len(items)} images")),
             compared,

@@ -59,7 +59,7 @@ print(len(samples), "windows of", len(PHOTOS), "photos;", len(names) - 1, "class
 # %%
 # The memory
 # ----------
-# One pass as the masks are, and three that are cleaned by the pass before.
+# One pass as the masks are, and six that are cleaned by the pass before.
 
 needed = ("uss_features", "masks", "labels")
 memory = ClassMemory.fit([{key: sample[key] for key in needed} for sample in samples], len(names))

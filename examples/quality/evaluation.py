@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,7 +13,7 @@ import torch
 from command_line import explained
 from torch import Tensor
 
-from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
+from dhr_refine import ClassDiscriminant, ClassMemory, DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
 from dhr_refine.datasets.cache import Cache, digest
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
@@ -36,6 +36,50 @@ class Variant:
     tau: float = 0.8
     reg: float = 0.1
     stages: tuple[str, ...] = STAGES
+    memory: ClassDiscriminant | None = field(default=None, repr=False)
+
+    @property
+    def made_from(self) -> tuple[Any, ...]:
+        """All that the masks depend on besides the sample, for the cache."""
+        if self.memory is None:
+            return (self,)
+        return (self, self.memory.means, self.memory.precision, self.memory.known, self.memory.background)
+
+
+def memory_of(
+    samples: Callable[[], Iterable[Sample]], classes: int, ignore_index: int, rounds: int
+) -> ClassMemory:
+    """A class memory of samples, which are gone through ``rounds + 1`` times."""
+
+    def parts() -> Iterator[dict[str, Any]]:
+        for sample in samples():
+            yield {
+                "uss_features": sample.uss,
+                "masks": sample.base,
+                "labels": list(sample.tags),
+                "ignore_index": ignore_index,
+            }
+
+    return ClassMemory.fit(parts, classes, rounds=rounds)
+
+
+def memory_variants(memory: ClassMemory, boundary: Any) -> dict[str, Variant]:
+    """The default with a memory, and with one part of what it does left out."""
+    changes: dict[str, dict[str, Any]] = {
+        "memory": {},
+        "memory, averages only": {"memory_weight": 0.0},
+        "memory, masks only": {"memory_reach": 0.0},
+        "memory, prior as without": {"memory_prior": Recipe().prior},
+    }
+    return {
+        name: Variant(
+            replace(Recipe(), **change),
+            boundary,
+            stages=("final",) if change else STAGES,
+            memory=memory.solve(),
+        )
+        for name, change in changes.items()
+    }
 
 
 def ablations() -> dict[str, Variant]:
@@ -102,6 +146,7 @@ def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int 
                 reg=variant.reg,
                 boundary=boundary,
                 recipe=variant.recipe,
+                memory=variant.memory,
             )
 
     makers = {
@@ -158,7 +203,7 @@ def masks_of(
         made = make()
     else:
         inputs = (sample.image, sample.cams, sample.base, sample.uss, *sample.wss, sample.tags)
-        made_from = (library_code(), variant, ignore_index, *inputs)
+        made_from = (library_code(), *variant.made_from, ignore_index, *inputs)
         labels = {0, ignore_index, *(tag + 1 for tag in sample.tags), *sample.base.unique().tolist()}
         size = tuple(sample.base.shape)
         made = cache(

@@ -66,8 +66,8 @@ class Recipe:
     prior : float
         Weight in [0, 1] of M_init itself (each cell's class shares) in the final scores.
     memory_prior : float
-        The same for images that a memory of the classes has a say in (:class:`ClassMemory`), whose scores are
-        better.
+        The same, where ``prior`` is not 0, for images that a memory of the classes has a say in, whose
+        scores are better (:class:`ClassMemory`).
     memory_weight : float
         With a memory: exponent in [0, 1] of its say in the USS similarities, beside that in the class
         averages; 0 = none.
@@ -152,7 +152,6 @@ class Recipe:
             merge="all",
             seed_weight=0.0,
             prior=0.0,
-            memory_prior=0.0,
             normalise=False,
             keep=0.0,
         )
@@ -176,7 +175,6 @@ class Recipe:
             merge="all",
             seed_weight=0.0,
             prior=0.0,
-            memory_prior=0.0,
             normalise=False,
             keep=0.0,
             geometry="released",

@@ -352,10 +352,10 @@ def _finish(scores: Tensor, uss: UssStep, context: Context, recipe: Recipe) -> T
         # Where nothing scores, every class that is present does.
         scores = scores + 1e-6 * uss.present.to(scores.dtype)[..., None, None]
         scores = scores / scores.sum(dim=1, keepdim=True).clamp_min(1e-12)
-    prior: float | Tensor = recipe.prior
-    if uss.cleaned is not None:
-        prior = torch.where(uss.cleaned[..., None], recipe.memory_prior, recipe.prior)
-    if recipe.prior > 0.0 or (uss.cleaned is not None and recipe.memory_prior > 0.0):
+    if recipe.prior > 0.0:
+        prior: float | Tensor = recipe.prior
+        if uss.cleaned is not None:
+            prior = torch.where(uss.cleaned[..., None], recipe.memory_prior, recipe.prior)
         shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
         known = shares.sum(dim=1, keepdim=True).clamp_max(1.0)

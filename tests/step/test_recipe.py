@@ -45,7 +45,6 @@ def test_paper_is_the_literal_reading():
         merge="all",
         seed_weight=0.0,
         prior=0.0,
-        memory_prior=0.0,
         normalise=False,
         keep=0.0,
     )

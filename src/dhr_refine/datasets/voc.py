@@ -57,6 +57,18 @@ def voc_split(root: Path, split: str) -> list[str]:
     return sorted(entry["id"] for entry in entries)
 
 
+def voc_halves(root: Path) -> dict[str, str]:
+    """The half, "tune" or "check", of each image that index.json gives one; empty without an index.
+
+    Raises
+    ------
+    UserError
+        The index cannot be read or understood.
+    """
+    entries = _index(root, None) or []
+    return {entry["id"]: entry["half"] for entry in entries if entry.get("half") in ("tune", "check")}
+
+
 def voc_tags(root: Path, split: str) -> dict[str, tuple[int, ...]]:
     """0-based tags per image id of a split: those of index.json, else of the XML annotations of the list.
 
@@ -107,14 +119,14 @@ def _lists(root: Path) -> str:
     return f", or a split that there is: {shorten(', '.join(splits))}" if splits else ""
 
 
-def _index(root: Path, split: str) -> list[dict[str, Any]] | None:
-    """Entries of a split in index.json, with ``id``, ``split`` and ``image_tags`` (labels, from 1)."""
+def _index(root: Path, split: str | None) -> list[dict[str, Any]] | None:
+    """Entries of a split, or all, of index.json: ``id``, ``split``, ``image_tags`` (labels, from 1)."""
     path = root / "index.json"
     if not path.is_file():
         return None
     try:
         entries = json.loads(read_text(path, "write it anew"))
-        found = [entry for entry in entries if entry["split"] == split]
+        found = [entry for entry in entries if split is None or entry["split"] == split]
         broken = not all(isinstance(entry["id"], str) for entry in found)
     except KeyError as error:
         raise UserError(_broken(path, f"one has no {error}")) from error

@@ -20,7 +20,7 @@ from .sums import Sums
 Covariance = Literal["class", "pooled"]
 # A class of fewer cells in an image is left out there: they are mostly its edges.
 _LEAST_CELLS = 2.0
-_ROUNDS = 3
+_ROUNDS = 6
 
 
 class ClassMemory:
@@ -386,7 +386,7 @@ class ClassMemory:
         num_classes : int
             As in :class:`ClassMemory`. ``dim`` is that of the features.
         rounds : int
-            Passes after the first; three are enough. 0 for masks that are good already.
+            Passes after the first: the more, the purer; 0 is a start, and enough for masks that are good.
         distributed : bool
             Whether each process of a ``torch.distributed`` run has its share of the images: the passes go by
             the memory of all of them, which is what every process returns.
