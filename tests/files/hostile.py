@@ -447,7 +447,8 @@ def archives() -> dict[str, Callable[[], bytes]]:
         "inflates": lambda: zipped(
             {"a.npy": npy(header("|u1", f"({300 * 2**20},)"), bytes(300 * 2**20))}, zipfile.ZIP_DEFLATED
         ),
-        "inflates in parts": lambda: _overlapping(40, 2**23),
+        "inflates in parts": lambda: _overlapping(40, 2**23, zipfile.ZIP_DEFLATED),
+        "shared bytes": lambda: _overlapping(90, 2**23, zipfile.ZIP_STORED),
         "inflates beyond its size": lambda: _lying(10**8, 100),
         "inflates to less": lambda: _lying(100, 10**6),
         "size of 2**40": lambda: _lying(100, 2**32 - 1),
@@ -513,13 +514,14 @@ def _twice() -> bytes:
     return content.replace(b"b.npy", b"a.npy")
 
 
-def _overlapping(count: int, size: int) -> bytes:
+def _overlapping(count: int, size: int, method: int) -> bytes:
     """Many members that are the same bytes of the file."""
-    array = npy(header("|u1", f"({size},)"), bytes(size))
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    packed = packer.compress(array) + packer.flush()
+    packed = array = npy(header("|u1", f"({size},)"), bytes(size))
+    if method == zipfile.ZIP_DEFLATED:
+        packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+        packed = packer.compress(array) + packer.flush()
     head = struct.pack(
-        "<4sHHHHHIIIHH", b"PK\3\4", 20, 0, 8, 0, 0, zlib.crc32(array), len(packed), len(array), 0, 0
+        "<4sHHHHHIIIHH", b"PK\3\4", 20, 0, method, 0, 0, zlib.crc32(array), len(packed), len(array), 0, 0
     )
     table = b"".join(
         struct.pack(
@@ -528,7 +530,7 @@ def _overlapping(count: int, size: int) -> bytes:
             20,
             20,
             0,
-            8,
+            method,
             0,
             0,
             zlib.crc32(array),

@@ -80,6 +80,9 @@ class Archive:
             members[name] = Member(name, method, bool(flags & 1), crc, packed, size, start)
         if at != end:
             raise Damaged("the table of its zip archive is garbled")
+        if sum(member.packed for member in members.values()) > len(self._data):
+            # Members that share bytes make a small file as large as they like.
+            raise Damaged("members of its zip archive overlap")
         return members
 
     def _find_table(self) -> tuple[int, int, int]:
