@@ -98,6 +98,37 @@ def test_ctrl_c_waits_for_what_does_not():
     assert threading.active_count() == 1
 
 
+@pytest.mark.parametrize("error", [KeyboardInterrupt, TimeoutError])
+def test_what_a_signal_raised_is_not_hidden_by_numba(error):
+    """Of an array that it returns, numba unpickles the type, and takes what is raised there for a fault."""
+
+    def work(number: int) -> None:
+        try:
+            raise error("a signal")
+        except error as raised:
+            raise SystemError(
+                "<function _numba_unpickle> returned a result with an exception set"
+            ) from raised
+
+    def chained(number: int) -> None:
+        try:
+            work(number)
+        except SystemError as raised:
+            raise SystemError("CPUDispatcher returned a result with an exception set") from raised
+
+    for run in (work, chained):
+        with pytest.raises(error, match="a signal"):
+            run_threads(run, 1, stop=lambda: None)
+
+
+def test_a_fault_of_the_system_stays_one():
+    def work(number: int) -> None:
+        raise SystemError("its own")
+
+    with pytest.raises(SystemError, match="its own"):
+        run_threads(work, 1, stop=lambda: None)
+
+
 def test_threads_stop_where_one_cannot_start(monkeypatch):
     stopped = threading.Event()
     start = threading.Thread.start

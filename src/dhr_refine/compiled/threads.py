@@ -85,6 +85,22 @@ class _Crew:
                 thread.join()
 
 
+def _run_here(run: Callable[[int], None]) -> None:
+    """Call ``run(0)`` on the caller's thread.
+
+    If Ctrl-C comes while numba makes an array of what a kernel returns, a SystemError hides the interrupt.
+    """
+    try:
+        run(0)
+    except SystemError as error:
+        hidden: BaseException | None = error
+        while isinstance(hidden, SystemError):
+            hidden = hidden.__cause__ or hidden.__context__
+        if hidden is None:
+            raise
+        raise hidden from None
+
+
 def run_threads(run: Callable[[int], None], threads: int, *, stop: Callable[[], None]) -> None:
     """Call ``run(0)`` to ``run(threads - 1)`` at the same time, and return when all have.
 
@@ -93,7 +109,7 @@ def run_threads(run: Callable[[int], None], threads: int, *, stop: Callable[[], 
     second later are left alone: what they work on must not be used again.
     """
     if threads <= 1:
-        run(0)
+        _run_here(run)
         return
     _Crew(run, threads, stop).work()
 

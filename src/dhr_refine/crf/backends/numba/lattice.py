@@ -68,6 +68,11 @@ class NumbaKernel:
 
 def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> NumbaKernel:
     """Build the lattice of positions."""
+    (kernel,) = on_threads(lambda _, scratch: _build_gaussian(geometry, height, width, scratch), range(1), 1)
+    return kernel
+
+
+def _build_gaussian(geometry: Geometry, height: int, width: int, scratch: Scratch) -> NumbaKernel:
     columns, rows = geometry.tables
     # The row of a vertex less twice that of its pixel, and its column less 2/3 of that of its pixel, lie
     # within 3 and 2 of 0; one more cell on every side is no vertex.
@@ -75,8 +80,7 @@ def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.de
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
     tall = math.ceil(2 * float(rows[min(height, TILE_ROWS) - 1])) + 8  # rows in reach of a tile
     if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
-        with Scratch.lend() as scratch:
-            return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
+        return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
