@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .compiled import eager
 from .crops import Crops, enlarge, first_best, make_crops
 from .discriminant import ClassDiscriminant
 from .inputs import (
@@ -254,6 +255,7 @@ keep_unknown, mean, std, tau, reg, boundary, recipe, memory
     return _refine(request, options, keep=True)
 
 
+@eager
 def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
     """Every group of images of one size goes through the step; results in the structure of the call."""
     groups = read_groups(request, needs_images=options.needs_images)

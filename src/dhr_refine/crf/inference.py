@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_iterations, check_pair, check_range, describe
+from ..compiled import eager
 from .backends import BACKENDS, Backend, choose_backend, implementation
 from .geometry import LatticeParameters, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
@@ -148,6 +149,7 @@ def refine_checked(images: Tensor, probs: Tensor, lattice: DenseCRFLattice) -> T
     return _refine(Pixels(images, []), probs, lattice.parameters, "auto", lattice, 0.0, options)
 
 
+@eager
 def _refine(
     pixels: Pixels,
     probs: Tensor,

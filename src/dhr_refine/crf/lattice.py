@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_image_shape, check_tensor
+from ..compiled import eager
 from .backends import Backend, choose_backend, implementation
 from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
@@ -97,19 +98,25 @@ class DenseCRFLattice:
         batch, _, height, width = images.shape
         self.shape = (batch, height, width)
         self.device = images.device
+        self._images, self._gaussian, self._bilateral = self._build(pixels)
+
+    @eager
+    def _build(self, pixels: Pixels) -> tuple[Tensor, Any, Any]:
+        """Copy of the images, and the kernels of positions and of both positions and colours."""
+        images = pixels.values
         # Compared at each use: a lattice of other images would give a wrong result, silently.
-        self._images = torch.empty_like(images)
+        own = torch.empty_like(images)
         if images.device.type == "cpu":
-            np.copyto(self._images.numpy(), images.numpy())  # on the calling thread alone, as find_extent
+            np.copyto(own.numpy(), images.numpy())  # on the calling thread alone, as find_extent
         else:
-            self._images.copy_(images)
+            own.copy_(images)
         module = implementation(self.backend)
-        self._gaussian = gaussian_lattices.get(
-            self.backend, height, width, self.parameters.gauss_sxy, images.device
+        gaussian = gaussian_lattices.get(
+            self.backend, *self.shape[1:], self.parameters.gauss_sxy, images.device
         )
         with torch.no_grad():
             geometry = bilateral_geometry_of(pixels, self.parameters)
-            self._bilateral = module.build_bilateral(geometry, self._images)
+            return own, gaussian, module.build_bilateral(geometry, own)
 
     @property
     def nbytes(self) -> int:
