@@ -85,6 +85,19 @@ def test_recovered_ignores_padding_whatever_the_ignore_index():
         assert (steps.mask[:, 0] == ignore).all()
 
 
+def test_lazily_negated_maps():
+    cams, masks, uss, wss, images = stack([make_scene(0), make_scene(1)])
+
+    def negated(maps):
+        return torch.complex(maps, -maps).conj().imag
+
+    tags = {"labels": [[2, 6], [2, 6]], "boundary": None}
+    result = refine_mask(
+        negated(cams), masks, negated(uss), [negated(level) for level in wss], images, **tags
+    )
+    assert torch.equal(result, refine_mask(cams, masks, uss, wss, images, **tags))
+
+
 def test_an_image_without_tags_returns_its_base_mask():
     scenes = [make_scene(0, ignore=True), make_scene(1, ignore=True)]
     labels = multi_hot([[], [2, 6]], 8)

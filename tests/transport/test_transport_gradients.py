@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from transport_problems import marginal_error, random_scores
 
 from dhr_refine import sinkhorn_ot
@@ -115,3 +116,22 @@ def test_second_derivatives_are_refused(dtype):
     assert not gradient.requires_grad
     with pytest.raises(RuntimeError, match=r"sinkhorn_ot has first derivatives only: .* create_graph=True"):
         torch.autograd.grad((plan**2).sum(), scores, create_graph=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+def test_forward_mode_is_refused():
+    """Its derivative would be zero, without a word."""
+    scores = random_scores(1, 3, 50)
+    with forward_ad.dual_level():
+        moving = forward_ad.make_dual(scores, torch.ones_like(scores))
+        with pytest.raises(RuntimeError, match="no derivatives in forward mode: call backward"):
+            sinkhorn_ot(moving)
+        with pytest.raises(RuntimeError, match="no derivatives in forward mode"):
+            sinkhorn_ot(scores, pixel_mass=moving[:, 0])
+        assert sinkhorn_ot(scores).plan.isfinite().all()
+
+
+@pytest.mark.parametrize("transform", [torch.func.grad, torch.func.vmap, torch.func.jacrev])
+def test_transforms_of_torch_func_are_refused(transform):
+    with pytest.raises(TypeError, match=r"scores is within a transform such as torch.func.vmap .* outside"):
+        transform(lambda scores: sinkhorn_ot(scores.view(1, 3, -1)).plan.sum())(random_scores(2, 3, 50))

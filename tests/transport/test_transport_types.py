@@ -41,6 +41,14 @@ def test_layout_does_not_matter(device, dtype):
     assert torch.allclose(plan.double(), again.double(), rtol=4 * torch.finfo(dtype).eps, atol=1e-8)
 
 
+def test_lazily_negated_scores():
+    scores = random_scores(2, 3, 40)
+    view = torch.complex(scores, -scores).conj().imag
+    assert view.is_neg()
+    for reg in (0.1, 1e-3):  # by the compiled loop, and by torch
+        assert torch.equal(sinkhorn_ot(view, reg=reg).plan, sinkhorn_ot(scores, reg=reg).plan)
+
+
 def test_inputs_are_untouched():
     scores, a, b = random_scores(2, 3, 50), random_scores(2, 50), random_scores(2, 3)
     valid = torch.rand(2, 50) > 0.2

@@ -113,6 +113,19 @@ def check_data(value: Tensor, name: str) -> None:
         raise TypeError(f"{name} is on the meta device, which holds no data: pass {name} of another device")
 
 
+def check_plain(value: Tensor, name: str) -> None:
+    """Raise for a tensor whose numbers nobody may see: within a transform of torch.func, or a fake one."""
+    if torch.compiler.is_compiling():  # the compiler's own fakes become plain where it hands over
+        return
+    try:
+        value.data_ptr()
+    except RuntimeError:
+        raise TypeError(
+            f"{name} is within a transform such as torch.func.vmap or grad, or fake, and has no memory of "
+            "its own: call the function outside, on plain tensors with a batch axis"
+        ) from None
+
+
 def check_levels(
     features: Tensor | Sequence[Tensor], name: str, shape: str = "(B, D, h, w)", *, batched: bool = True
 ) -> list[Tensor]:
@@ -126,7 +139,9 @@ def check_levels(
     if isinstance(features, Tensor):
         return [check(features, name)]
     if not isinstance(features, Sequence) or isinstance(features, (str, bytes)) or len(features) == 0:
-        fix = f"pass list({name}.values())" if isinstance(features, Mapping) else "pass at least one map"
+        fix = way_to_tensor(features) if isinstance(features, np.ndarray) else "pass at least one map"
+        if isinstance(features, Mapping):
+            fix = f"pass list({name}.values())"
         raise TypeError(
             f"{name} must be a tensor {shape} or a list of levels, got {describe(features)}: {fix}"
         )
@@ -232,6 +247,13 @@ def check_ignore_index(value: int) -> None:
         raise ValueError(
             f"ignore_index must be a label of 64 bits, got {show(value)}: pass 255, or -1 for none"
         )
+
+
+def exact_labels(masks: Tensor) -> Tensor:
+    """Labels in a type that holds every label: to torch, 255 of 8 bits equals -1, and 0 equals 256."""
+    if masks.is_floating_point() or masks.is_complex():
+        return masks
+    return masks.long()
 
 
 def check_choice(value: str, name: str, choices: tuple[str, ...]) -> None:

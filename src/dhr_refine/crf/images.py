@@ -36,7 +36,7 @@ def read_pixels(images: Tensor) -> Pixels:
             f"images must be uint8 or floating point, got {images.dtype}: pass images.to(torch.uint8) "
             "for whole numbers in [0, 255], else images.float()"
         )
-    values = images.detach().float()
+    values = images.detach().float().resolve_neg()
     if values.numel() == 0:
         return Pixels(values, [(0.0, 0.0)] * values.shape[1])
     lows, highs = torch.stack((values.amin((0, 2, 3)), values.amax((0, 2, 3)))).tolist()

@@ -9,7 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_data, check_filled, check_levels, check_same, check_tensor, describe
+from ..checks import (
+    check_data,
+    check_filled,
+    check_levels,
+    check_plain,
+    check_same,
+    check_tensor,
+    describe,
+)
 from .names import Names
 from .tags import Entry, read_entries
 
@@ -75,11 +83,13 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
         if argument != "cams" or 0 in tensor.shape[-2:]:
             check_filled(tensor, name, batched=batched)
         check_same(tensor, name, masks, mask_name, batched=batched)
+        check_plain(tensor, name)
         return tensor if batched else tensor[None]
 
     masks = check_tensor(request.masks, mask_name, names.shape("H", "W"), ndim=2 + batched)
     check_filled(masks, mask_name, batched=batched)
     check_data(masks, mask_name)
+    check_plain(masks, mask_name)
     if masks.dtype == torch.bool or masks.is_complex():
         raise TypeError(f"{mask_name} must hold labels, got {describe(masks)}: call .long() on it")
     cams = check(request.cams, "cams", "C", "h", "w", floating=True)
@@ -87,7 +97,9 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
     wss_name = names.of("wss_features")
     levels = check_levels(request.wss, wss_name, names.shape("D", "h", "w") + beside, batched=batched)
     for position, level in enumerate(levels):
-        check_same(level, f"{wss_name}[{position}]", masks, mask_name, batched=batched)
+        name = wss_name if isinstance(request.wss, Tensor) else f"{wss_name}[{position}]"
+        check_same(level, name, masks, mask_name, batched=batched)
+        check_plain(level, name)
     images = request.images
     if images is not None:
         images = check(images, "images", "3", "H", "W", floating=False)

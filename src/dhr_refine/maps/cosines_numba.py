@@ -38,7 +38,7 @@ def compare_images(
     rows, columns = [tuple(part.numpy() for part in axis) for axis in axes] or (whole, whole)
 
     def run(b: int, _: None) -> None:
-        source = features[b].detach().float().contiguous().numpy().reshape(-1)
+        source = features[b].detach().float().contiguous().resolve_neg().numpy().reshape(-1)
         flat = [maps[b].numpy().reshape(-1) for maps in (shares, centroids, dots, squares)]
         _compare_image(source, height, width, rows, columns, *flat)
 

@@ -92,7 +92,7 @@ def _empty(shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _array(tensor: Tensor) -> np.ndarray:
-    return np.ascontiguousarray(tensor.detach().numpy(), np.float32)
+    return np.ascontiguousarray(tensor.detach().resolve_neg().numpy(), np.float32)
 
 
 def extent(scores: Tensor) -> tuple[float, float]:

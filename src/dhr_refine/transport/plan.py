@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from ..checks import (
     check_choice,
     check_count,
     check_data,
+    check_plain,
     check_positive,
     check_tensor,
     show_shapes,
@@ -122,7 +124,7 @@ def sinkhorn_ot(
     -----
     Gradients flow to ``scores`` and to both masses, exactly, by differentiating one Newton step at the
     solution (implicit differentiation); the plan is the same with and without them, to rounding. First
-    derivatives only: ``create_graph=True`` raises a RuntimeError.
+    derivatives in reverse mode only: ``create_graph=True`` and forward mode raise a RuntimeError.
 
     With a class penalty the plan is ``a_n softmax_k(scores / reg + g)`` with potentials
     :math:`g_k = (\rho / \lambda) \log(b_k / m_k)`: a class is raised as far as it falls short. ``residual``
@@ -172,6 +174,8 @@ def sinkhorn_ot(
     pixels = pixel_masses(scores, flat, pixel_mass, valid)
     classes = class_masses(flat, class_mass, valid)
     check_data(scores, "scores")
+    check_plain(scores, "scores")
+    _refuse_forward_mode(scores, pixel_mass, class_mass)
 
     if flat.numel() == 0:
         zero = flat.new_zeros(flat.shape[0])
@@ -200,6 +204,14 @@ def sinkhorn_ot(
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]
     return _plan_by(solver, plan.reshape(scores.shape).to(scores.dtype), residual, iterations)
+
+
+def _refuse_forward_mode(*inputs: Tensor | None) -> None:
+    """Raise where a derivative in forward mode would come back as zero."""
+    if any(value is not None and forward_ad.unpack_dual(value).tangent is not None for value in inputs):
+        raise RuntimeError(
+            "sinkhorn_ot has no derivatives in forward mode: call backward or torch.autograd.grad instead"
+        )
 
 
 def _checked_extent(scores: Tensor, flat: Tensor, reg: float) -> tuple[float, float]:
