@@ -328,3 +328,13 @@ def test_has_labels_errors():
         has_labels(torch.zeros(4, 4))
     with pytest.raises(TypeError, match="ignore_index must be an int"):
         has_labels(torch.zeros(1, 4, 4), ignore_index=255.0)
+
+
+def test_labels_of_few_bits_are_compared_as_numbers():
+    masks = torch.tensor([[[0, 0]], [[255, 255]]], dtype=torch.uint8)
+    # To torch, -1 is 255 of 8 bits, and 256 is 0.
+    assert has_labels(masks, ignore_index=-1).tolist() == [True, True]
+    assert has_labels(masks, ignore_index=256).tolist() == [True, True]
+    has = has_split_labels(masks, background=256, ignore_index=-1)
+    assert (has.background.tolist(), has.foreground.tolist()) == ([False, False], [True, True])
+    assert has_split_labels(masks, background=np.int64(0)).background.tolist() == [True, False]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -113,7 +114,7 @@ def check_mask(mask: Tensor, name: str, *, num_classes: int, ignore_index: int) 
     """Return a (B, H, W) mask as int64 after checking its type and labels (waits for the device once)."""
     check_tensor(mask, name, "(B, H, W)", ndim=3)
     check_ignore_index(ignore_index)
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 1:
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral) or num_classes < 1:
         raise ValueError(
             f"num_classes must be a positive int, got {describe(num_classes)}: pass the number of classes"
         )

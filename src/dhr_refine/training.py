@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Literal, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from .checks import (
     check_ignore_index,
     check_tensor,
     describe,
+    exact_labels,
     read_ints,
     read_numbers,
 )
@@ -270,7 +272,7 @@ def has_labels(masks: Tensor, ignore_index: int = 255) -> Tensor:
     """
     check_tensor(masks, "masks", "(B, H, W)", ndim=3)
     check_ignore_index(ignore_index)
-    return (masks != ignore_index).flatten(1).any(dim=1)
+    return (exact_labels(masks) != ignore_index).flatten(1).any(dim=1)
 
 
 class SplitLabels(NamedTuple):
@@ -329,12 +331,13 @@ def has_split_labels(masks: Tensor, *, background: int = 0, ignore_index: int = 
     """
     check_tensor(masks, "masks", "(B, H, W)", ndim=3)
     check_ignore_index(ignore_index)
-    if isinstance(background, bool) or not isinstance(background, int):
+    if isinstance(background, bool) or not isinstance(background, Integral):
         raise TypeError(f"background must be an int, got {describe(background)}: pass the label, 0 mostly")
     if background == ignore_index:
         raise ValueError(
             f"background and ignore_index are both {background}: pass the label of the background, 0 mostly"
         )
-    empty = masks == background
-    foreground = ~(empty | (masks == ignore_index))
+    labels = exact_labels(masks)
+    empty = labels == background
+    foreground = ~(empty | (labels == ignore_index))
     return SplitLabels(empty.flatten(1).any(dim=1), foreground.flatten(1).any(dim=1))

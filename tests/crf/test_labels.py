@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+import numpy as np
 import pytest
 import torch
 
@@ -30,6 +31,16 @@ def test_probs_from_labels_ignores(dtype):
     assert result.dtype == torch.float32
     torch.testing.assert_close(result[:, 0, 1], torch.full((4,), 0.25))
     torch.testing.assert_close(result.sum(dim=0), torch.ones(1, 3))
+
+
+def test_labels_of_few_bits_are_compared_as_numbers():
+    labels = torch.tensor([[0, 255]], dtype=torch.uint8)
+    for ignore_index in (-1, 256):  # to torch, these are 255 and 0 of 8 bits
+        result = probs_from_labels(labels, num_classes=300, ignore_index=ignore_index)
+        assert result.argmax(0).tolist() == [[0, 255]]
+        assert result.amax(0).tolist() == [[pytest.approx(0.7)] * 2]
+    wide = probs_from_labels(labels.to(torch.uint16), num_classes=np.int64(2), gt_prob=np.float32(0.7))
+    torch.testing.assert_close(wide, probs_from_labels(labels, num_classes=2))
 
 
 @pytest.mark.parametrize(

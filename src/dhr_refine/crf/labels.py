@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from numbers import Integral, Real
+
 import torch
 from torch import Tensor
 
-from ..checks import check_ignore_index, check_tensor, describe, show
+from ..checks import check_data, check_ignore_index, check_tensor, describe, exact_labels, show
 
 
 def probs_from_labels(
@@ -51,13 +53,15 @@ def probs_from_labels(
     check_tensor(labels, "labels", "(B, H, W) or (H, W)", ndim=(2, 3))
     if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
         raise TypeError(f"labels must hold integers, got {describe(labels)}: call .long() on it")
-    if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 2:
+    check_data(labels, "labels")
+    if isinstance(num_classes, bool) or not isinstance(num_classes, Integral) or num_classes < 2:
         raise ValueError(
             f"num_classes must be an int of at least 2, got {show(num_classes)}: count background"
         )
-    if not (isinstance(gt_prob, (int, float)) and 0 < gt_prob < 1):
+    if not (isinstance(gt_prob, Real) and 0 < gt_prob < 1):
         raise ValueError(f"gt_prob must lie between 0 and 1, got {show(gt_prob)}: pass e.g. 0.7")
     check_ignore_index(ignore_index)
+    labels, num_classes, gt_prob = exact_labels(labels), int(num_classes), float(gt_prob)
     classes = torch.arange(num_classes, device=labels.device)[:, None, None]
     ignored = labels == ignore_index
     wrong = ~ignored & ((labels < 0) | (labels >= num_classes))
