@@ -137,6 +137,15 @@ def test_inputs_stay_untouched(iterations):
     assert torch.equal(result, pamr(image.contiguous(), probs.detach().contiguous(), iterations=iterations))
 
 
+def test_dilations_beyond_the_image_take_no_more_memory():
+    generator = torch.Generator().manual_seed(0)
+    image, probs = torch.rand(3, 8, 9, generator=generator), torch.rand(2, 8, 9, generator=generator)
+    for far in (9, 30, 10**9):
+        torch.testing.assert_close(
+            pamr(image, probs, dilations=(1, far)), pamr(image, probs, dilations=(1, 8)), rtol=0, atol=0
+        )
+
+
 def test_empty_batch():
     assert pamr(torch.zeros(0, 3, 8, 9), torch.zeros(0, 4, 8, 9)).shape == (0, 4, 8, 9)
 
@@ -199,6 +208,13 @@ IMAGE, PROBS = torch.zeros(3, 8, 9), torch.full((2, 8, 9), 0.5)
             "(8, 9, 3): bring the channels to the front with images.mo",
         ),
         (IMAGE, PROBS * math.nan, {}, ValueError, "probs holds NaN or infinity"),
+        (
+            IMAGE,
+            PROBS.double() * 1e300,
+            {},
+            ValueError,
+            "probs holds numbers too large for float32 arithmetic",
+        ),
         (
             IMAGE,
             PROBS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from .checks import check_iterations, check_pair, describe, show
 
+_LARGEST = torch.finfo(torch.float32).max
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
 _PIXELS_AT_ONCE = 2**21
 
@@ -78,7 +80,13 @@ def pamr(
     torch.Size([2, 8, 8])
     """
     pair = check_pair(images, probs)
-    steps = _check_dilations(dilations)
+    if pair.highest > _LARGEST:
+        raise ValueError(
+            f"probs holds numbers too large for float32 arithmetic (largest {pair.highest:.3g}): scale it "
+            "down"
+        )
+    # From the size of the image on, all neighbours of a dilation are the same pixels of the border.
+    steps = tuple(min(step, max(pair.probs.shape[2:])) for step in _check_dilations(dilations))
     check_iterations(iterations)
     colours = _to_unit_range(pair.images, images)
     batch, _, height, width = pair.probs.shape
@@ -98,13 +106,13 @@ def pamr(
 
 def _check_dilations(dilations: Sequence[int]) -> tuple[int, ...]:
     valid = isinstance(dilations, (tuple, list)) and len(dilations) > 0
-    valid = valid and all(isinstance(d, int) and not isinstance(d, bool) and d > 0 for d in dilations)
+    valid = valid and all(isinstance(d, Integral) and not isinstance(d, bool) and d > 0 for d in dilations)
     if not valid:
         raise ValueError(
             "dilations must be a non-empty tuple of positive ints, got "
             f"{show(dilations)}: pass e.g. (1, 2, 4)"
         )
-    return tuple(dilations)
+    return tuple(map(int, dilations))
 
 
 def _to_unit_range(images: Tensor, given: Tensor) -> Tensor:
