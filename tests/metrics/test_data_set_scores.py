@@ -41,6 +41,11 @@ ERRORS = [
     (ValueError, "base was not counted on the ground truth", lambda: scores_of(COUNTS, base=ImageCounts(*(part[:1] for part in COUNTS)))),
     (ValueError, r"weights must have shape \(R, 2\), one column per image, got a NumPy float64 array of shape \(2,\)", lambda: scores_of(COUNTS, weights=np.ones(2))),
     (ValueError, r"weights must have shape \(R, 2\)", lambda: scores_of(COUNTS, weights=np.ones((5, 3)))),
+    (ValueError, "weights must be finite and not negative, got -1 to 1: pass how often each image counts", lambda: scores_of(COUNTS, weights=np.array([[-1, 1]]))),
+    (ValueError, "weights must be finite and not negative, got nan to nan", lambda: scores_of(COUNTS, weights=np.array([[np.nan, 1]]))),
+    (ValueError, "weights must be finite and not negative, got 1 to inf", lambda: scores_of(COUNTS, weights=np.array([[np.inf, 1]]))),
+    (ValueError, "counts finds more pixels of a class than are predicted or true", lambda: scores_of(COUNTS._replace(found=COUNTS.found + 1))),
+    (ValueError, "counts finds .* or less than none: pass what image_counts returns", lambda: image_scores(COUNTS._replace(found=COUNTS.found - 1))),
 ]  # fmt: skip
 
 

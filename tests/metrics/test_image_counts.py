@@ -9,7 +9,7 @@ import pytest
 import torch
 from drawn import CLASSES, draw_masks
 
-from dhr_refine.metrics import MaskScores, image_counts
+from dhr_refine.metrics import MaskScores, image_counts, inter_class_share
 
 ZEROS = np.zeros((2, 4, 4), dtype=np.int64)
 
@@ -23,6 +23,9 @@ ERRORS = [
     (ValueError, r"pred has shape \(4, 4\) but target has \(2, 4, 4\): pass masks of the same images", lambda: MaskScores(3).update(ZEROS[0], ZEROS)),
     (ValueError, r"base has shape \(1, 4, 4\) but target has \(2, 4, 4\)", lambda: MaskScores(3).update(ZEROS, ZEROS, base=ZEROS[:1])),
     (ValueError, "pred is on meta but target is on cpu: move one of them", lambda: MaskScores(3).update(torch.zeros(2, 4, 4, dtype=torch.long, device="meta"), ZEROS)),
+    (TypeError, "target is on the meta device, which holds no data", lambda: MaskScores(3).update(*[torch.zeros(2, 4, 4, dtype=torch.long, device="meta")] * 2)),
+    (TypeError, "masks is on the meta device, which holds no data", lambda: inter_class_share(torch.zeros(4, 4, dtype=torch.long, device="meta"))),
+    (TypeError, "pred must be a dense tensor, got torch.sparse_coo", lambda: MaskScores(3).update(torch.zeros(2, 4, 4, dtype=torch.long).to_sparse(), ZEROS)),
     (ValueError, "pred holds the label 3, but num_classes=3 allows 0 to 2 and ignore_index 255: raise num_classes", lambda: MaskScores(3).update(ZEROS + 3, ZEROS)),
     (ValueError, "target holds the label -1, but num_classes=3", lambda: MaskScores(3).update(ZEROS, ZEROS - 1)),
     (ValueError, "base holds the label 7", lambda: MaskScores(3).update(ZEROS, ZEROS, base=ZEROS + 7)),

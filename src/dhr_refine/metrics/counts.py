@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_ignore_index, describe
+from ..checks import check_count, check_data, check_ignore_index, describe
 from .masks import Mask, read_mask
 from .slips import count_ignored, warn_of_ignored
 
@@ -81,6 +81,7 @@ def count_pixels(pred: Mask, target: Mask, name: str, *, num_classes: int, ignor
         raise ValueError(
             f"{name} is on {predicted.device} but target is on {truth.device}: move one of them with .to()"
         )
+    check_data(truth, "target")
     known = truth != ignore_index
     # Both get a column for "no class", which is cut off again.
     for mask, which in ((predicted, name), (truth, "target")):
@@ -121,4 +122,10 @@ def check_counts(counts: ImageCounts, name: str) -> None:
     if len(set(shapes)) != 1 or len(shapes[0]) != 2:
         raise ValueError(
             f"{name} must be three arrays of one shape (N, C), got {shapes}: pass what image_counts returns"
+        )
+    found, predicted, true = map(np.asarray, counts)
+    if not ((found >= 0) & (found <= predicted) & (found <= true)).all():
+        raise ValueError(
+            f"{name} finds more pixels of a class than are predicted or true, or less than none: pass what "
+            "image_counts returns"
         )

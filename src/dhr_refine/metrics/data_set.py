@@ -298,6 +298,11 @@ def scores_of(
             f"weights must have shape (R, {count}), one column per image, got {describe(weights)}: "
             f"draw them with rng.multinomial({count}, np.full({count}, 1 / {count}), size=1000)"
         )
+    if not (np.isfinite(times).all() and (times >= 0).all()):
+        raise ValueError(
+            f"weights must be finite and not negative, got {times.min():.3g} to {times.max():.3g}: pass how "
+            "often each image counts"
+        )
     totals = times @ rows
     return _finish(totals, num_classes, _read_labels(labels, num_classes), absent)
 

@@ -6,13 +6,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import describe, way_to_tensor
+from ..checks import check_tensor, describe, way_to_tensor
 
 Mask = Tensor | np.ndarray
 
 
 def read_mask(mask: Mask, name: str) -> Tensor:
     """(B, H, W) int64 of an integer mask with or without a batch axis."""
+    if isinstance(mask, Tensor):
+        check_tensor(mask, name, "(B, H, W) or (H, W)", ndim=(2, 3))
     if isinstance(mask, np.ndarray):
         whole = mask.dtype.kind in "iu"
     elif isinstance(mask, Tensor):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from scipy import ndimage
 
-from ..checks import check_ignore_index, check_range, describe
+from ..checks import check_data, check_ignore_index, check_range, describe
 from .masks import Mask, read_mask
 
 
@@ -68,7 +68,9 @@ def inter_class_share(
     check_ignore_index(ignore_index)
     check_range(reach, "reach", 0.0, float("inf"))
     inter = adjacent = 0
-    for mask in read_mask(masks, "masks").cpu().numpy():
+    labels = read_mask(masks, "masks")
+    check_data(labels, "masks")
+    for mask in labels.cpu().numpy():
         pairs = _adjacent_labels(_fill(mask, ignore_index, reach), ignore_index)
         adjacent += len(pairs)
         inter += len(pairs) if background is None else int((pairs != background).all(axis=1).sum())
