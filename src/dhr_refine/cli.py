@@ -15,6 +15,8 @@ from dhr_refine.demo import run
 from dhr_refine.errors import UserError
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT
 
+_MOST_THREADS = 1024
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code (0, or 1 with a message on standard error)."""
@@ -97,8 +99,9 @@ def _demo(arguments: argparse.Namespace) -> int:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number above 0, got {text!r}")
+    # Beyond any machine, torch and the system fail in their own words.
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST_THREADS}, got {text!r}")
     return int(text)
 
 
