@@ -215,6 +215,13 @@ def test_unknown_name_lists_near_ones(net, name, text):
         pass
 
 
+@pytest.mark.parametrize("names", [None, 3, b"stem", ["stem", 3], [None]])
+def test_names_that_are_no_text(net, names):
+    refused = pytest.raises(TypeError, match="names must be a name or a list of names, got")
+    with refused, capture_layers(net, names):
+        pass
+
+
 def test_capture_errors(net):
     with (
         pytest.raises(TypeError, match=r"model must be a torch.nn.Module, got str"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import difflib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -136,8 +136,9 @@ def capture_layers(
     Raises
     ------
     ValueError, TypeError
-        A name that the model does not have: the message lists the nearest ones. A forward under DataParallel
-        on several devices, where each layer runs once per device on a part of the batch.
+        ``names`` that are no text, or that the model does not have: the message lists the nearest ones. A
+        forward under DataParallel on several devices, where each layer runs once per device on a part of the
+        batch.
 
     Notes
     -----
@@ -155,7 +156,7 @@ def capture_layers(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"model must be a torch.nn.Module, got {describe(model)}: pass the model itself")
-    wanted = [names] if isinstance(names, str) else list(names)
+    wanted = _read_names(names)
     while isinstance(model, (nn.parallel.DistributedDataParallel, nn.DataParallel)):
         model = model.module
     layers = dict(model.named_modules(remove_duplicate=False))
@@ -171,6 +172,17 @@ def capture_layers(
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _read_names(names: Any) -> list[str]:
+    """The names of one layer or several."""
+    wanted = [names] if isinstance(names, str) or not isinstance(names, Iterable) else list(names)
+    if not all(isinstance(name, str) for name in wanted):
+        raise TypeError(
+            f"names must be a name or a list of names, got {describe(names)}: pass names as in "
+            "model.named_modules(), 'layer4' say"
+        )
+    return wanted
 
 
 def _near(name: str, layers: dict[str, nn.Module]) -> str:
