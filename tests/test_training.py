@@ -338,3 +338,13 @@ def test_labels_of_few_bits_are_compared_as_numbers():
     has = has_split_labels(masks, background=256, ignore_index=-1)
     assert (has.background.tolist(), has.foreground.tolist()) == ([False, False], [True, True])
     assert has_split_labels(masks, background=np.int64(0)).background.tolist() == [True, False]
+
+
+def test_masks_of_any_integer_type_are_cropped():
+    view = View.of((4, 6), window=(-1, 0, 5, 4), flip=True)
+    mask = torch.arange(24).view(1, 4, 6)
+    expected = view.crop(mask, mode="nearest")
+    for dtype in (torch.uint8, torch.int8, torch.int32, torch.uint16, torch.bool):
+        result = view.crop(mask.to(dtype), mode="nearest")
+        assert result.dtype == dtype
+        assert torch.equal(result.long(), expected.to(dtype).long())

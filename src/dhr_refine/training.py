@@ -202,6 +202,8 @@ class View:
         # Half precision is blended in float32.
         half = mode == "bilinear" and features.dtype in (torch.float16, torch.bfloat16)
         result = features.float() if half else features
+        if mode == "nearest" and features.dtype != torch.bool and not features.dtype.is_floating_point:
+            result = features if features.is_complex() else features.long()  # torch fills no uint16
         result = _sample(result, rows, height, -2, mode)
         return _sample(result, columns, width, -1, mode).to(features.dtype)
 
