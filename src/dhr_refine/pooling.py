@@ -120,6 +120,7 @@ def check_mask(mask: Tensor, name: str, *, num_classes: int, ignore_index: int) 
         )
     if mask.dtype == torch.bool or mask.is_complex():
         raise TypeError(f"{name} must hold labels, got {describe(mask)}: call .long() on it")
+    check_data(mask, name)
     labels = mask.long()
     if labels.numel() == 0:
         return labels

@@ -206,6 +206,7 @@ CORNER = torch.zeros_like(M).index_put((torch.tensor(1), torch.tensor(7), torch.
         (F, M.numpy(), {}, TypeError, r"mask must be a torch.Tensor of shape \(B, H, W\), got a NumPy int64 array of shape"),
         (F, M[:1], {}, ValueError, "mask has batch size 1 but features has 2: pass the same images in both"),
         (F.to("meta"), M, {}, ValueError, r"mask is on cpu but features is on meta: move mask with .to\(features.device\)"),
+        (F.to("meta"), M.to("meta"), {}, TypeError, "mask is on the meta device, which holds no data"),
         (F, M + 2, {}, ValueError, r"mask holds the label 2, outside 0..1 and not ignore_index 255: raise num_classes"),
         (F, M - 1, {}, ValueError, "mask holds the label -1, outside"),
         (F, M + 255, {"ignore_index": -1}, ValueError, "mask holds the label 255, outside 0..1 and not ignore_index -1"),

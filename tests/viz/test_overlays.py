@@ -23,6 +23,11 @@ def test_colour_mask_looks_labels_up(kind):
     assert (viz.colour_mask(mask, colours=viz.palette(21)) == viz.palette(21)[np.array(labels)]).all()
 
 
+def test_a_mask_without_data_is_refused():
+    with pytest.raises(TypeError, match="mask is on the meta device, which holds no data"):
+        viz.colour_mask(torch.zeros(2, 3, dtype=torch.long, device="meta"))
+
+
 def test_colour_mask_shows_any_ignore_index_as_unknown():
     assert viz.colour_mask(torch.tensor([[1, -1]]), ignore_index=-1).tolist() == [[[128, 0, 0], CREAM]]
     assert viz.colour_mask(torch.tensor([[1, 300]]), ignore_index=300).tolist() == [[[128, 0, 0], CREAM]]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_ignore_index, describe, read_numbers, show
+from ..checks import check_count, check_data, check_ignore_index, describe, read_numbers, show
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, ArgumentNames, read_images
 from ..metrics.masks import Mask, read_mask
 from ..steps import RefineSteps, split
@@ -61,7 +61,9 @@ def read_pixels(image: Tensor | np.ndarray, size: tuple[int, ...] | None = None)
 def read_labels(mask: Mask, name: str, ignore_index: int, size: tuple[int, ...] | None = None) -> np.ndarray:
     """A mask as (H, W) int64, 255 where unknown."""
     check_ignore_index(ignore_index)
-    labels = read_mask(mask, name).cpu().numpy()
+    given = read_mask(mask, name)
+    check_data(given, name)
+    labels = given.cpu().numpy()
     if labels.shape[0] != 1 or labels.size == 0:
         raise ValueError(f"{name} must have shape (H, W), got {describe(mask)}: pass the mask of one image")
     labels = labels[0]
