@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
-from .checks import check_finite, describe
+from .checks import check_data, describe, find_extent
 from .crf import DenseCRFLattice
 from .crf.inference import refine_checked
 from .inputs import Batch, Boundary
@@ -67,10 +69,16 @@ class Crops:
                     f"boundary must return probabilities of shape {tuple(probs.shape)}, got "
                     f"{describe(result)}: keep the shape of its second argument"
                 )
-            check_finite(result, "the result of boundary")
-            if bool((result < 0).any()):
+            check_data(result, "the result of boundary")
+            result = result.detach().to(probs)
+            low, high = find_extent(result)
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise ValueError(
+                    "the result of boundary holds NaN or infinity in float32: return probabilities in [0, 1]"
+                )
+            if low < 0:
                 raise ValueError("boundary returned negative values: return probabilities, not logarithms")
-            return result.detach().to(probs)
+            return result
         assert self.images is not None
         if self.boundary == "pamr":
             return pamr(self.images, probs)

@@ -89,9 +89,15 @@ def test_option_errors(options, error, text):
         run(make_scene(0), **options)
 
 
-def test_a_callable_that_returns_nan_is_refused():
+@pytest.mark.parametrize("factor", [float("nan"), float("inf"), torch.tensor(1e300, dtype=torch.float64)])
+def test_a_callable_that_returns_nan_or_infinity_is_refused(factor):
     with pytest.raises(ValueError, match="the result of boundary holds NaN or infinity"):
-        run(make_scene(0), boundary=lambda images, probs: probs * float("nan"))
+        run(make_scene(0), boundary=lambda images, probs: probs.double() * factor)
+
+
+def test_a_callable_that_returns_no_data_is_refused():
+    with pytest.raises(TypeError, match="the result of boundary is on the meta device"):
+        run(make_scene(0), boundary=lambda images, probs: probs.to("meta"))
 
 
 def test_a_unit_range_image_may_overshoot_a_little():
