@@ -141,6 +141,7 @@ def test_errors_of_a_single_image(changes, error, text):
         ({"masks": [SCENES[0].mask, None]}, TypeError, r"masks\[1\] must be a torch.Tensor of shape \(H, W\), got NoneType"),
         ({"cams": [SCENES[0].cams]}, ValueError, "cams must have one entry for each of the 2 masks, got 1 entries: pass a list of 2"),
         ({"labels": [[2]]}, ValueError, "labels has 1 entries but masks has 2 images: pass the tags of every image"),
+        ({"boxes": {0: None, 1: None}, **BOXED}, ValueError, "boxes must have one entry for each of the 2 masks, got dict"),
         ({"boxes": 7, **BOXED}, ValueError, "boxes must have one entry for each of the 2 masks, got int 7"),
         ({"uss_features": None}, TypeError, r"uss_features\[0\] must be a torch.Tensor .* got NoneType None"),
     ],

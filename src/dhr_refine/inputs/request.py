@@ -121,7 +121,8 @@ def _split_items(request: Request, needs_images: bool) -> list[Group]:
         if value is None:
             return None
         if not isinstance(value, (Tensor, np.ndarray, Sequence)) or len(value) != count:
-            came = f"{len(value)} entries" if hasattr(value, "__len__") else describe(value)
+            listed = isinstance(value, (Tensor, np.ndarray, Sequence)) and not isinstance(value, str)
+            came = f"{len(value)} entries" if listed else describe(value)
             raise ValueError(
                 f"{argument} must have one entry for each of the {count} masks, got {came}: "
                 f"pass a list of {count}"
