@@ -135,3 +135,10 @@ def test_forward_mode_is_refused():
 def test_transforms_of_torch_func_are_refused(transform):
     with pytest.raises(TypeError, match=r"scores is within a transform such as torch.func.vmap .* outside"):
         transform(lambda scores: sinkhorn_ot(scores.view(1, 3, -1)).plan.sum())(random_scores(2, 3, 50))
+
+
+@pytest.mark.parametrize(("mass", "size"), [("pixel_mass", 50), ("class_mass", 3)])
+def test_masses_within_a_transform_are_refused(mass, size):
+    scores = random_scores(2, 3, 50)
+    with pytest.raises(TypeError, match=f"{mass} is within a transform such as torch.func.vmap"):
+        torch.func.grad(lambda values: sinkhorn_ot(scores, **{mass: values}).plan.sum())(torch.ones(size))

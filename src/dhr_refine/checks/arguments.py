@@ -114,15 +114,15 @@ def check_data(value: Tensor, name: str) -> None:
 
 
 def check_plain(value: Tensor, name: str) -> None:
-    """Raise for a tensor whose numbers nobody may see: within a transform of torch.func, or a fake one."""
+    """Raise for a tensor whose numbers nobody may see, within a transform of torch.func."""
     if torch.compiler.is_compiling():  # the compiler's own fakes become plain where it hands over
         return
     try:
         value.data_ptr()
     except RuntimeError:
         raise TypeError(
-            f"{name} is within a transform such as torch.func.vmap or grad, or fake, and has no memory of "
-            "its own: call the function outside, on plain tensors with a batch axis"
+            f"{name} is within a transform such as torch.func.vmap or grad, without memory of its own: "
+            "call the function outside, on plain tensors with a batch axis"
         ) from None
 
 
