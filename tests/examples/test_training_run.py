@@ -260,19 +260,20 @@ def test_logs_masks_and_evaluation(run, tmp_path):
     assert labels & {1, 2, 3, 8, 9}
 
 
-def test_resuming_equals_never_stopping(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("extra", [(), ("--memory",)], ids=["alone", "memory"])
+def test_resuming_equals_never_stopping(run, tmp_path, monkeypatch, extra):
     """Weights, optimiser and logs bit for bit, though the stopped run had logged beyond its checkpoint."""
     whole, stopped, save = tmp_path / "whole", tmp_path / "stopped", train_wss.Run.save
-    run("whole", "--steps", "5", "--save-every", "2")
+    run("whole", "--steps", "5", "--save-every", "2", *extra)
     with monkeypatch.context() as patch:
         patch.setattr(
             train_wss.Run, "save", lambda self, step, **parts: step == 2 and save(self, step, **parts)
         )
-        run("stopped", "--steps", "5", "--save-every", "2")
+        run("stopped", "--steps", "5", "--save-every", "2", *extra)
     assert checkpoint(stopped)["step"] == 2
     assert len(read_csv(stopped / "log.csv")) == 5
 
-    run("stopped", "--steps", "5", "--save-every", "2", "--resume")
+    run("stopped", "--steps", "5", "--save-every", "2", "--resume", *extra)
     one, other = checkpoint(whole), checkpoint(stopped)
     assert one["step"] == other["step"] == 5
     assert one["model"].keys() == other["model"].keys()
@@ -283,8 +284,28 @@ def test_resuming_equals_never_stopping(run, tmp_path, monkeypatch):
     ]
     assert len(states[0]) > 0
     assert all(torch.equal(a, b) for a, b in zip(*states, strict=True))
+    if extra:
+        sums = [c["memory"]["second"] for c in (one, other)]
+        assert torch.equal(*sums)
+        assert int((one["memory"]["images"] > 0).sum()) > 2
     for name in ("log.csv", "evaluation.csv"):
         assert without_times(read_csv(whole / name)) == without_times(read_csv(stopped / name))
+
+
+def test_a_memory_changes_masks_once_it_holds_enough(run, tmp_path):
+    """Not in the first step, whose two crops are fewer than a class needs."""
+    run("plain", "--steps", "14")
+    run("memory", "--steps", "14", "--memory")
+    rows = [without_times(read_csv(tmp_path / name / "log.csv")) for name in ("plain", "memory")]
+    assert rows[0][0] == rows[1][0]
+    assert rows[0][-1] != rows[1][-1]
+
+
+def test_a_memory_without_the_step_is_refused(folder, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        train_wss.main([*TINY, "--root", str(folder), "--memory", "--no-dhr"])
+    assert stopped.value.code == 2
+    assert "leave out --no-dhr" in capsys.readouterr().err
 
 
 def test_no_global_state(run):
