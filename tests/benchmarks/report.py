@@ -78,8 +78,12 @@ def relaxed(rounds: int) -> Iterator[str]:
             peers = {key: lambda f=f, s=scores: f(s) for key, f in transport_peers.RELAXED_PEERS.items()}
             peers["torch path"] = lambda s=scores: _torch_path(s, class_penalty=transport_peers.PENALTY)
             times = interleave(peers, rounds=rounds)
-        rows.append(_ratios(name, times))
-    yield table(["case", "dhr_refine", *[f"{k}, CPU (wall)" for k in times if k != "dhr_refine"]], rows)
+            # Alone with each other: what a peer leaves in the caches decides more than the penalty.
+            both = {"dhr_refine": peers["dhr_refine"], "balanced": lambda s=scores: transport_peers.ours(s)}
+            balanced = interleave(both, rounds=10 * rounds)
+        rows.append(_ratios(name, times) + _ratios(name, balanced)[2:])
+    heads = [f"{key}, CPU (wall)" for key in (*times, "balanced") if key != "dhr_refine"]
+    yield table(["case", "dhr_refine", *heads], rows)
 
 
 def _torch_path(scores: Tensor, **options: Any) -> object:

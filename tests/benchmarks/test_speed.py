@@ -27,7 +27,7 @@ def test_transport(benchmark, case, peer):
 
 
 @pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize("peer", [name for name in transport_peers.RELAXED_PEERS if name != "balanced"])
+@pytest.mark.parametrize("peer", transport_peers.RELAXED_PEERS)
 def test_relaxed_transport(benchmark, case, peer):
     scores = cam_scores(*CASES[case])
     with threads(1):

@@ -296,6 +296,14 @@ def test_pot_gives_up_where_its_numbers_end_and_the_residual_says_so():
     assert sinkhorn_ot(scores, reg=1e-3, class_penalty=1.0).residual <= 1e-3
 
 
+def test_pot_does_not_give_up_because_all_scores_are_low():
+    """What all classes of a pixel have in common does not make its kernel vanish."""
+    scores = random_scores(1, 3, 60) * 0.1 - 1.0
+    options = {"reg": 2e-3, "class_penalty": 1e-3, "tol": 1e-9}
+    plans = [sinkhorn_ot(scores, method=method, **options).plan for method in ("pot", "newton")]
+    assert torch.allclose(plans[0] * 60, plans[1] * 60, atol=1e-7)
+
+
 @pytest.mark.parametrize("size", [60, 5000])
 @pytest.mark.parametrize("penalty", [1e-5, 0.1, 10.0])
 def test_the_compiled_loop_agrees_with_torch_when_relaxed(size, penalty, monkeypatch):
