@@ -132,10 +132,9 @@ def _check_memory(
     classes = known.num_classes - (0 if known.background == "none" else 1)
     highest = max((label for own in ids for label in own), default=0)
     if (foreground is not None and foreground != classes) or highest >= known.num_classes:
-        came = f"{foreground}" if foreground is not None else f"a class of label {highest} among the"
+        came = f"a class has the label {highest}" if foreground is None else f"there are {foreground}"
         raise ValueError(
-            f"memory has {classes} foreground classes but there are {came}: pass the memory of this data "
-            f"set, ClassMemory(num_classes={known.num_classes - classes + (foreground or highest)}, ...)"
+            f"memory has {classes} foreground classes but {came}: pass the memory of this data set"
         )
 
 

@@ -153,7 +153,8 @@ class ClassMemory:
         device : device
             Where to.
         """
-        return self._with(Sums(*(tensor.to(device, copy=True) for tensor in self._sums)))
+        with torch.inference_mode(False):
+            return self._with(Sums(*(tensor.to(device, copy=True) for tensor in self._sums)))
 
     def update(
         self,
@@ -259,7 +260,8 @@ class ClassMemory:
         group : ProcessGroup, optional
             The processes; default: all.
         """
-        sums = Sums(*(tensor.clone() for tensor in self._sums))
+        with torch.inference_mode(False):
+            sums = Sums(*(tensor.clone() for tensor in self._sums))
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in sums:
                 torch.distributed.all_reduce(tensor, group=group)
@@ -429,6 +431,10 @@ class ClassMemory:
         """One pass of :meth:`fit` over the samples."""
         memory = None
         given: Any = samples() if callable(samples) else samples
+        if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
+            raise TypeError(
+                f"samples must be an iterable or return one, got {describe(given)}: pass a list of dicts"
+            )
         for position, sample in enumerate(given):
             _check_sample(sample, position)
             memory = _for(cls, sample, num_classes, options) if memory is None else memory
@@ -450,9 +456,9 @@ def as_discriminant(memory: object, name: str) -> ClassDiscriminant | None:
         return memory
     if isinstance(memory, ClassMemory):
         return memory.solve()
+    fix = "call it" if callable(memory) else "pass ClassMemory.load(path) for a saved one"
     raise TypeError(
-        f"{name} must be a ClassMemory, what its solve() returns, or None, got {describe(memory)}: pass "
-        "ClassMemory.load(path) for a saved one"
+        f"{name} must be a ClassMemory, what its solve() returns, or None, got {describe(memory)}: {fix}"
     )
 
 

@@ -22,7 +22,9 @@ class Sums(NamedTuple):
     def zeros(cls, classes: int, dim: int, matrices: int, device: torch.device | str) -> Sums:
         """Nothing seen yet."""
         shapes = ((), (classes,), (classes,), (classes, dim), (matrices, dim, dim))
-        return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+        # A memory that is made in inference mode is updated outside of it as well.
+        with torch.inference_mode(False):
+            return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
 
     def add(
         self, tokens: Tensor, weights: Tensor, ids: list[list[int]], slots: list[int], *, decay: float
