@@ -57,12 +57,10 @@ def posterior_of(tokens, labels, known, among=None):
 
 
 def sum_up(images, background, pooled, known=None):
-    """Images, weights, sums and second moments of the classes; images are (features, mask, labels)."""
+    """Images, weights, sums and second moments of the classes; images are (tokens, weights, labels)."""
     seen, weight = np.zeros(CLASSES), np.zeros(CLASSES)
     first, second = np.zeros((CLASSES, DIM)), np.zeros((2 if pooled else CLASSES, DIM, DIM))
-    for features, mask, labels in images:
-        tokens = tokens_of(features)
-        weights = area_weights(mask, labels, features.shape[1:])
+    for tokens, weights, labels in images:
         if known is not None:
             weights = weights * posterior_of(tokens, labels, known)
         for label, own in zip(labels, weights):
@@ -165,7 +163,8 @@ def make_both(scenes, background, pooled, rounds):
     images, samples = [], []
     for scene in scenes:
         mask, labels = moved(scene, background)
-        images.append((scene.uss.numpy(), mask, labels))
+        weights = area_weights(mask, labels, scene.uss.shape[1:])
+        images.append((tokens_of(scene.uss.numpy()), weights, labels))
         own = labels if background == "none" else scene.tags
         samples.append({"uss_features": scene.uss, "masks": torch.from_numpy(mask), "labels": own})
     memory = ClassMemory.fit(
