@@ -14,6 +14,8 @@ from scenes import make_scene
 from dhr_refine import ClassMemory, Recipe, refine_steps
 from dhr_refine.discriminant import recall, standardise
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CLASSES = 9
 DIM = 12
 LAST = {"first": 0, "last": CLASSES - 1, "none": None}
