@@ -123,7 +123,8 @@ class Recall(NamedTuple):
         of which fewer than two are known keeps its weights.
         """
         posterior = self.posterior(present)
-        left = (weights * posterior).sum(-1)
+        # By the sum of the weights, which is 1 but for rounding: exactly 1 where nothing is known.
+        left = (weights * posterior).sum(-1) / weights.sum(-1).clamp_min(1e-12)
         spread = share * (self.known & present).to(weights.dtype)[..., None] * everywhere[:, None]
         cleaned = (weights + spread) * posterior.clamp_min(_LEAST_POSTERIOR)
         cleaned = cleaned / cleaned.sum(-1, keepdim=True).clamp_min(1e-12)
