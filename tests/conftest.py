@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import signal
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,6 +31,9 @@ def pytest_configure() -> None:
     """Pretend the device before any test has had a backward pass: autograd would not see it after one."""
     with contextlib.suppress(ImportError):
         import pretend_device  # noqa: F401
+    # A shell starts what is in the background deaf to Ctrl-C: tests of it would wait for ever.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(
