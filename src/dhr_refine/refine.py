@@ -357,7 +357,8 @@ def _finish(scores: Tensor, uss: UssStep, context: Context, recipe: Recipe) -> T
     if recipe.prior > 0.0:
         prior: float | Tensor = recipe.prior
         if uss.cleaned is not None:
-            prior = torch.where(uss.cleaned[..., None], recipe.memory_prior, recipe.prior)
+            # Not of two numbers, whose type would be the process's default.
+            prior = scores.new_full((), recipe.prior).where(~uss.cleaned[..., None], recipe.memory_prior)
         shares = cell_shares(context.counts(scores.shape[-2:])).view(scores.shape)
         # A cell with unknown pixels knows M_init only in part and keeps the rest of its scores.
         known = shares.sum(dim=1, keepdim=True).clamp_max(1.0)

@@ -132,9 +132,12 @@ def _check_memory(
     classes = known.num_classes - (0 if known.background == "none" else 1)
     highest = max((label for own in ids for label in own), default=0)
     if (foreground is not None and foreground != classes) or highest >= known.num_classes:
-        came = f"a class has the label {highest}" if foreground is None else f"there are {foreground}"
+        came, count = f"a class has the label {highest}", highest + 1
+        if foreground is not None:
+            came, count = f"there are {foreground}", known.num_classes - classes + foreground
         raise ValueError(
-            f"memory has {classes} foreground classes but {came}: pass the memory of this data set"
+            f"memory has {classes} foreground classes but {came}: pass the memory of this data set, "
+            f"ClassMemory(num_classes={count}, ...)"
         )
 
 

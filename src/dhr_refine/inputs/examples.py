@@ -8,7 +8,15 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import check_data, check_filled, check_magnitude, check_same, check_tensor, describe
+from ..checks import (
+    check_data,
+    check_filled,
+    check_magnitude,
+    check_plain,
+    check_same,
+    check_tensor,
+    describe,
+)
 from ..pooling import check_mask, count_labels
 from .boxes import BoxFormat, mark_inside, read_boxes
 from .labels import check_ignored, choose_classes
@@ -74,14 +82,14 @@ def _read(
     for tensor, of in ((features, name), (masks, mask_name)):
         check_filled(tensor, of, batched=batched)
         check_data(tensor, of)
+        check_plain(tensor, of)
     check_same(masks, mask_name, features, name, batched=batched)
     features = features if batched else features[None]
     masks = masks if batched else masks[None]
     if features.shape[1] != form.dim:
         raise ValueError(
             f"{name} has {features.shape[1]} channels but the memory has dim {form.dim}: pass the features "
-            "that it was made of, or make one with ClassMemory(num_classes, "
-            f"{features.shape[1]})"
+            f"that it was made of, or make one with ClassMemory({form.num_classes}, {features.shape[1]})"
         )
     check_magnitude(features, name)
     masks = check_mask(masks, mask_name, num_classes=form.num_classes, ignore_index=form.ignore_index)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..checks import check_choice, check_count, check_positive, check_range, describe
 from ..discriminant import ClassDiscriminant, recall, standardise
+from ..files.regular import show_name
 from ..inputs import Background, BoxFormat, Examples, Form, pad, read_examples
 from ..pooling import cell_weights
 from . import storage
@@ -153,8 +154,7 @@ class ClassMemory:
         device : device
             Where to.
         """
-        with torch.inference_mode(False):
-            return self._with(Sums(*(tensor.to(device, copy=True) for tensor in self._sums)))
+        return self._with(self._sums.copy(device))
 
     def update(
         self,
@@ -260,8 +260,7 @@ class ClassMemory:
         group : ProcessGroup, optional
             The processes; default: all.
         """
-        with torch.inference_mode(False):
-            sums = Sums(*(tensor.clone() for tensor in self._sums))
+        sums = self._sums.copy()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             for tensor in sums:
                 torch.distributed.all_reduce(tensor, group=group)
@@ -276,13 +275,18 @@ class ClassMemory:
             On the memory's device. ``refine_mask(memory=...)`` takes it as well as the memory, which it would
             solve anew after each update.
 
+        Raises
+        ------
+        ValueError
+            The sums were loaded and are those of no features.
+
         Notes
         -----
         With n, s, Q the weight, sum and second moment of each class, the mean is mu = s / n and the
         covariance within the classes S = sum of q (Q / n - mu mu^T), shrunk: S + shrinkage tr(S) / dim I.
         The background has q = 1/2, and all foreground classes that are known together 1/2, equal among
         themselves or, with ``covariance="pooled"``, by n. Float64, by a Cholesky factorisation, about dim^3
-        operations. The host waits for the device once.
+        operations. The host waits for the device twice.
         """
         if self._solved is None:
             with torch.no_grad(), torch.autocast(device_type=self.device.type, enabled=False):
@@ -361,7 +365,7 @@ class ClassMemory:
             memory = cls(**storage.options_of(state), device=device)
             memory.load_state_dict(state)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"{os.fsdecode(path)} holds no memory ({error})") from None
+            raise ValueError(f"{show_name(path)} holds no memory ({error})") from None
         return memory
 
     @classmethod
@@ -456,7 +460,9 @@ def as_discriminant(memory: object, name: str) -> ClassDiscriminant | None:
         return memory
     if isinstance(memory, ClassMemory):
         return memory.solve()
-    fix = "call it" if callable(memory) else "pass ClassMemory.load(path) for a saved one"
+    fix = "pass ClassMemory.load(path) for a saved one"
+    if callable(memory):
+        fix = "pass the memory itself, or call its solve()"
     raise TypeError(
         f"{name} must be a ClassMemory, what its solve() returns, or None, got {describe(memory)}: {fix}"
     )

@@ -9,20 +9,31 @@ from ..discriminant import ClassDiscriminant
 from ..inputs import Background
 from .sums import Sums
 
+# Tokens have squared length dim and their products are summed in float32: a variance below this share of it
+# is rounding.
+_ROUNDING = 1e-6
+
 
 def solve_sums(
     sums: Sums, slots: list[int], background: Background, *, least_images: float, shrinkage: float
 ) -> ClassDiscriminant:
-    """Solve the sums of a memory (:meth:`ClassMemory.solve`); waits for the device once."""
+    """Solve the sums of a memory (:meth:`ClassMemory.solve`); waits for the device twice."""
     classes, dim = sums.first.shape
     known = (sums.images >= least_images) & (sums.weight > 0.0)
     means = torch.where(known[:, None], sums.first / sums.weight.clamp_min(1e-300)[:, None], 0.0)
     within = _within(sums, slots, known.tolist(), background_label(background, classes))
     trace = within.trace()
     # Without a class, or with one that never varies, no direction tells anything: the unit matrix.
-    spread = torch.where(trace > 0.0, trace / dim, 1.0)
+    least = _ROUNDING * dim
+    added = shrinkage * torch.where(trace > least, trace / dim, 1.0)
     eye = torch.eye(dim, dtype=within.dtype, device=within.device)
-    precision = torch.cholesky_inverse(torch.linalg.cholesky(within + shrinkage * spread * eye))
+    factor, failed = torch.linalg.cholesky_ex(within + added.clamp_min(least) * eye)
+    if bool(failed):
+        raise ValueError(
+            "the sums of the memory are those of no features (their covariance is not positive): make the "
+            "memory anew"
+        )
+    precision = torch.cholesky_inverse(factor)
     directions = means @ precision
     return ClassDiscriminant(
         means=means.float(),

@@ -52,11 +52,21 @@ def options_of(state: object) -> dict[str, Any]:
         raise ValueError(f"state has no {missing[0]}: pass what state_dict() of a memory returned")
     # Scalars come out of files as arrays without axes.
     options = {name: value.item() if _is_scalar(value := state[name]) else value for name in OPTIONS}
-    classes, dim = options["num_classes"], options["dim"]
-    shape = (2 if options["covariance"] == "pooled" else classes, dim, dim)
+    for name, value in options.items():
+        if not isinstance(value, (str, int, float)):
+            raise ValueError(
+                f"{name} of the state must be a number or a word, got {describe(value)}: pass what "
+                "state_dict() of a memory returned"
+            )
     # Before anybody makes room for as many classes as a file may claim.
-    if tuple(getattr(state["second"], "shape", ())) != shape:
-        raise ValueError(f"second of the state must have shape {shape}, got {describe(state['second'])}")
+    classes, dim = options["num_classes"], options["dim"]
+    shapes = Sums.shapes(classes, dim, 2 if options["covariance"] == "pooled" else classes)
+    for name, shape in zip(Sums._fields, shapes):
+        if getattr(state[name], "shape", None) != shape:
+            raise ValueError(
+                f"{name} of the state must have shape {shape}, got {describe(state[name])}: pass what "
+                "state_dict() of a memory returned"
+            )
     return options
 
 

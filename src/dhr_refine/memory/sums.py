@@ -18,13 +18,23 @@ class Sums(NamedTuple):
     first: Tensor  # (C, D) its tokens
     second: Tensor  # (M, D, D) their outer products, in the slot of the class
 
+    @staticmethod
+    def shapes(classes: int, dim: int, matrices: int) -> tuple[tuple[int, ...], ...]:
+        """The shape of each."""
+        return (), (classes,), (classes,), (classes, dim), (matrices, dim, dim)
+
     @classmethod
     def zeros(cls, classes: int, dim: int, matrices: int, device: torch.device | str) -> Sums:
         """Nothing seen yet."""
-        shapes = ((), (classes,), (classes,), (classes, dim), (matrices, dim, dim))
-        # A memory that is made in inference mode is updated outside of it as well.
+        shapes = cls.shapes(classes, dim, matrices)
+        # What is made in inference mode could not be added to outside of it.
         with torch.inference_mode(False):
             return cls(*(torch.zeros(shape, dtype=torch.float64, device=device) for shape in shapes))
+
+    def copy(self, device: torch.device | str | None = None) -> Sums:
+        """The same sums in tensors of their own, on another device if one is given."""
+        with torch.inference_mode(False):
+            return Sums(*(tensor.to(device or tensor.device, copy=True) for tensor in self))
 
     def add(
         self, tokens: Tensor, weights: Tensor, ids: list[list[int]], slots: list[int], *, decay: float
