@@ -2,7 +2,7 @@
 
 ``class_memory.py`` holds the public object: it sums features by class and solves the sums into the
 discriminant that the step asks (``dhr_refine/discriminant.py``). ``sums.py`` adds, ``solving.py`` solves,
-``storage.py`` turns the sums into plain arrays and back.
+``storage.py`` turns the sums into plain arrays and back; ``samples.py`` checks what a data set is given as.
 """
 
 from .class_memory import ClassMemory, as_discriminant

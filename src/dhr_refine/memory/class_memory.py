@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import torch
@@ -15,6 +15,7 @@ from ..files.regular import show_name
 from ..inputs import Background, BoxFormat, Examples, Form, pad, read_examples
 from ..pooling import cell_weights
 from . import storage
+from .samples import check_sample, features_of
 from .solving import background_label, solve_sums
 from .sums import Sums
 
@@ -440,8 +441,10 @@ class ClassMemory:
                 f"samples must be an iterable or return one, got {describe(given)}: pass a list of dicts"
             )
         for position, sample in enumerate(given):
-            _check_sample(sample, position)
-            memory = _for(cls, sample, num_classes, options) if memory is None else memory
+            check_sample(sample, position)
+            if memory is None:
+                dim, device = features_of(sample)
+                memory = cls(num_classes, dim, **({"device": device} | options))
             memory.update(**sample, known=known)
         if memory is None:
             raise ValueError("samples gave no images: pass at least one (a generator only as a function)")
@@ -477,26 +480,3 @@ def _check_alike(memory: ClassMemory, other: ClassMemory | ClassDiscriminant, na
                 f"{name} has {part} {came!r} but this memory {own!r}: both must be of the same data set and "
                 "features"
             )
-
-
-def _check_sample(sample: object, position: int) -> None:
-    """Raise where a sample of :meth:`ClassMemory.fit` is not what update takes."""
-    if not isinstance(sample, Mapping) or not {"uss_features", "masks"} <= sample.keys():
-        raise TypeError(
-            f"sample {position} must be a dict with uss_features, masks and what else update takes, got "
-            f"{describe(sample)}: yield dict(uss_features=..., masks=..., labels=...)"
-        )
-    if "known" in sample:
-        raise TypeError(f"sample {position} has known, which fit sets itself: leave it out")
-
-
-def _for(cls: type[ClassMemory], sample: Mapping[str, Any], num_classes: int, options: Any) -> ClassMemory:
-    """An empty memory for features such as those of a sample."""
-    features = sample["uss_features"]
-    features = features[0] if isinstance(features, Sequence) and len(features) else features
-    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
-        raise TypeError(
-            f"uss_features must be a tensor (B, D, u, v) or (D, u, v), or a list of (D, u, v), got "
-            f"{describe(features)}: pass a feature map"
-        )
-    return cls(num_classes, features.shape[-3], **({"device": features.device} | options))
