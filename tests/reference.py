@@ -309,7 +309,7 @@ def refine(
     marginal: str,
     merge: str,
     seed_weight: float,
-    prior: float,
+    prior: float | Callable[[list[int]], float],
     normalise: bool,
     subtract_floor: bool = False,
     class_penalty: float = math.inf,
@@ -319,11 +319,13 @@ def refine(
     reg: float = 0.1,
     ignore: int = 255,
     boundary: Callable[[Array], Array] | None = None,
+    rebalance: Callable[..., tuple[Array, Array]] = uss_step,
 ) -> Step:
     """The whole step for one image with at least one tag.
 
     ``cams`` (T, h, w) are those of the tags, whose mask labels are ``tag_labels``; ``boundary`` maps
-    probabilities (k, h, w) of the crop to probabilities.
+    probabilities (k, h, w) of the crop to probabilities. ``rebalance`` stands in for :func:`uss_step`, and
+    ``prior`` may depend on the labels that M_init has.
     """
     height, width = mask.shape
     x0, y0, x1, y1 = (0, 0, width, height) if box is None else box
@@ -359,7 +361,7 @@ def refine(
     options = {"background": background, "marginal": marginal, "inside": inside, "reg": reg}
     options |= {"seed": sure, "seed_weight": seed_weight, "class_penalty": class_penalty}
     known = np.where(np.isin(init, labels), init, -1)
-    first, centroids = uss_step(uss, known, labels, **options)
+    first, centroids = rebalance(uss, known, labels, **options)
     second, groups = wss_step(first, levels, known, labels, centroids, tau=tau, **options)
     present = np.array([(known == label).any() for label in labels])
 
@@ -368,6 +370,7 @@ def refine(
     if normalise:
         scores = scores + 1e-6 * present[:, None, None]
         scores = scores / np.maximum(scores.sum(axis=0), 1e-12)
+    prior = prior([label for label, own in zip(labels, present) if own]) if callable(prior) else prior
     if prior > 0:
         own = np.stack([class_share_of_cells(known == label, scores.shape[1:]) for label in labels])
         scores = (1 - prior * own.sum(axis=0)) * scores + prior * own

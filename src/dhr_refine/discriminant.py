@@ -7,7 +7,7 @@ asks a :func:`recall` of it which tokens of an image are like the class whose av
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -54,6 +54,10 @@ class ClassDiscriminant:
     def __post_init__(self) -> None:
         """Copies on other devices, by device: the step asks for the same one again and again."""
         object.__setattr__(self, "_moved", {})
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the copies: who reads a pickle may lack their devices."""
+        return vars(self) | {"_moved": {}}
 
     @property
     def num_classes(self) -> int:
