@@ -87,9 +87,12 @@ def _read(
     features = features if batched else features[None]
     masks = masks if batched else masks[None]
     if features.shape[1] != form.dim:
+        fix = f"that it was made of, or make one with ClassMemory({form.num_classes}, {features.shape[1]})"
+        if features.shape[-1] == form.dim:
+            fix = f"with the channels first, {name}.movedim(-1, -3)"
         raise ValueError(
             f"{name} has {features.shape[1]} channels but the memory has dim {form.dim}: pass the features "
-            f"that it was made of, or make one with ClassMemory({form.num_classes}, {features.shape[1]})"
+            f"{fix}"
         )
     check_magnitude(features, name)
     masks = check_mask(masks, mask_name, num_classes=form.num_classes, ignore_index=form.ignore_index)

@@ -396,7 +396,7 @@ class ClassMemory:
             Passes after the first: the more, the purer; 0 is a start, and enough for masks that are good.
         distributed : bool
             Whether each process of a ``torch.distributed`` run has its share of the images: the passes go by
-            the memory of all of them, which is what every process returns.
+            the memory of all of them, which is what every process returns. Each needs an image at least.
         **options
             Of :class:`ClassMemory`.
 
@@ -436,10 +436,8 @@ class ClassMemory:
         """One pass of :meth:`fit` over the samples."""
         memory = None
         given: Any = samples() if callable(samples) else samples
-        if not hasattr(given, "__iter__") and not hasattr(given, "__getitem__"):
-            raise TypeError(
-                f"samples must be an iterable or return one, got {describe(given)}: pass a list of dicts"
-            )
+        if not isinstance(given, Iterable) and not hasattr(given, "__getitem__"):
+            raise TypeError(f"samples must give dicts, got {describe(given)}: pass a list or a DataLoader")
         for position, sample in enumerate(given):
             check_sample(sample, position)
             if memory is None:
@@ -463,9 +461,8 @@ def as_discriminant(memory: object, name: str) -> ClassDiscriminant | None:
         return memory
     if isinstance(memory, ClassMemory):
         return memory.solve()
-    fix = "pass ClassMemory.load(path) for a saved one"
-    if callable(memory):
-        fix = "pass the memory itself, or call its solve()"
+    saved = "pass ClassMemory.load(path) for a saved one"
+    fix = "pass the memory itself, or call its solve()" if callable(memory) else saved
     raise TypeError(
         f"{name} must be a ClassMemory, what its solve() returns, or None, got {describe(memory)}: {fix}"
     )
@@ -477,6 +474,6 @@ def _check_alike(memory: ClassMemory, other: ClassMemory | ClassDiscriminant, na
         own, came = getattr(memory, part), getattr(other, part)
         if own != came:
             raise ValueError(
-                f"{name} has {part} {came!r} but this memory {own!r}: both must be of the same data set and "
-                "features"
+                f"{name} has {part} {came!r} but this memory {own!r}: pass a memory of the same data set and "
+                f"features, made with {part}={own!r}"
             )
