@@ -407,3 +407,25 @@ def test_memories_of_one_mode_go_on_in_another(scenes, mode):
         memory.update(features, scenes[3].mask, labels=scenes[3].tags)
     assert_alike(memory, filled(scenes, [0, 1, 2, 3]), 1e-13)
     assert not memory.state_dict()["first"].requires_grad
+
+
+@pytest.mark.parametrize("covariance", ["class", "pooled"])
+def test_merged_images_count_as_later_ones(scenes, covariance):
+    """A memory that fades and is merged has seen its own images first and the others after them."""
+    options = {"decay": 0.8, "covariance": covariance, "least_images": 1}
+    first, second, whole = (ClassMemory(9, 12, **options) for _ in range(3))
+    for i, scene in enumerate(scenes):
+        for memory in (whole, first if i < 2 else second):
+            memory.update(scene.uss, scene.mask, labels=scene.tags)
+    first.merge(second)
+    for name, value in whole.state_dict().items():
+        if torch.is_tensor(value):
+            torch.testing.assert_close(first.state_dict()[name], value, rtol=1e-12, atol=1e-12)
+
+
+def test_merged_with_itself_it_is_twice_the_memory(scenes):
+    memory = ClassMemory(9, 12)
+    memory.update(scenes[0].uss, scenes[0].mask, labels=scenes[0].tags)
+    before = memory.images
+    memory.merge(memory)
+    assert torch.equal(memory.images, 2 * before)

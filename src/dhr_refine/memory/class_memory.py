@@ -228,6 +228,8 @@ class ClassMemory:
     def merge(self, other: ClassMemory) -> None:
         """Add the images of another memory, of the same data set and features.
 
+        With ``decay`` they count as later ones: those before fade as if the others had been added.
+
         Parameters
         ----------
         other : ClassMemory
@@ -246,8 +248,11 @@ class ClassMemory:
                 f"other has covariance {other.covariance!r} but this memory {self.covariance!r}: make both "
                 "with the same"
             )
-        for own, more in zip(self._sums, other._sums):
-            own += more.to(own.device)
+        sums = other._sums.copy() if other is self else other._sums
+        # Images of which a memory that fades by d holds n have left 1 - (1 - d) n of what was before.
+        fade = (1.0 - (1.0 - self.decay) * sums.seen.to(self.device)).clamp_min(0.0)
+        for own, more in zip(self._sums, sums):
+            own.mul_(fade).add_(more.to(self.device))
         self._solved = None
 
     def all_reduced(self, group: Any = None) -> ClassMemory:
@@ -462,6 +467,8 @@ def as_discriminant(memory: object, name: str) -> ClassDiscriminant | None:
     if isinstance(memory, ClassMemory):
         return memory.solve()
     saved = "pass ClassMemory.load(path) for a saved one"
+    if isinstance(memory, Mapping):
+        saved = "make a ClassMemory and call its load_state_dict with that"
     fix = "pass the memory itself, or call its solve()" if callable(memory) else saved
     raise TypeError(
         f"{name} must be a ClassMemory, what its solve() returns, or None, got {describe(memory)}: {fix}"

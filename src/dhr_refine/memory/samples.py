@@ -8,7 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import describe
+from ..checks import describe, way_to_tensor
+
+# Arguments of ClassMemory.update, but for what fit sets itself.
+_TAKEN = ("uss_features", "masks", "labels", "boxes", "box_format", "ignore_index")
 
 
 def check_sample(sample: object, position: int) -> None:
@@ -20,6 +23,11 @@ def check_sample(sample: object, position: int) -> None:
         )
     if "known" in sample:
         raise TypeError(f"sample {position} has known, which fit sets itself: leave it out")
+    if strange := [name for name in sample if name not in _TAKEN]:
+        raise TypeError(
+            f"sample {position} has {strange[0]!r}, which update does not take: leave it out (it takes "
+            f"{', '.join(_TAKEN)})"
+        )
 
 
 def features_of(sample: Mapping[str, Any]) -> tuple[int, torch.device]:
@@ -29,6 +37,6 @@ def features_of(sample: Mapping[str, Any]) -> tuple[int, torch.device]:
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
         raise TypeError(
             f"uss_features must be a tensor (B, D, u, v) or (D, u, v), or a list of (D, u, v), got "
-            f"{describe(features)}: pass a feature map"
+            f"{describe(features)}: {way_to_tensor(features)}"
         )
     return features.shape[-3], features.device
