@@ -26,3 +26,17 @@ class Waits(TorchDispatchMode):
         if masks or name in ("_local_scalar_dense", "nonzero", "masked_select", "equal", "_unique2"):
             self.note(name)
         return function(*args, **(kwargs or {}))
+
+
+def watch_tensors(monkeypatch):
+    """Count what the tensors' own methods bring to the host as well; returns the counter."""
+    mode = Waits()
+    for name in ("tolist", "cpu"):
+        original = getattr(torch.Tensor, name)
+
+        def noted(self, *rest, _name=name, _original=original):
+            mode.note(_name)
+            return _original(self, *rest)
+
+        monkeypatch.setattr(torch.Tensor, name, noted)
+    return mode

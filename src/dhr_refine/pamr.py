@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_iterations, check_pair, describe, show
+from .checks import check_iterations, check_pair, describe, raise_magnitude, show
 
 _LARGEST = torch.finfo(torch.float32).max
 # Pixels refined together on an accelerator: bounds the affinities at 8 x len(dilations) x 4 bytes each.
@@ -81,10 +81,7 @@ def pamr(
     """
     pair = check_pair(images, probs)
     if pair.highest > _LARGEST:
-        raise ValueError(
-            f"probs holds numbers too large for float32 arithmetic (largest {pair.highest:.3g}): scale it "
-            "down"
-        )
+        raise_magnitude(pair.probs, "probs")
     # From the size of the image on, all neighbours of a dilation are the same pixels of the border.
     steps = tuple(min(step, max(pair.probs.shape[2:])) for step in _check_dilations(dilations))
     check_iterations(iterations)

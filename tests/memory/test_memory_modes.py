@@ -8,7 +8,7 @@ import pickle
 import pytest
 import torch
 from data_set import CLASSES, DIM, draw, scenes, stacked
-from host_waits import Waits
+from host_waits import watch_tensors
 from one_scene import every_recipe, run
 from scenes import multi_hot, stack
 
@@ -240,15 +240,7 @@ def test_on_a_pretended_device(memory):
 
 @pytest.fixture
 def waits(monkeypatch):
-    mode = Waits()
-    for name in ("tolist", "cpu"):
-        original = getattr(torch.Tensor, name)
-
-        def noted(self, *rest, _name=name, _original=original):
-            mode.note(_name)
-            return _original(self, *rest)
-
-        monkeypatch.setattr(torch.Tensor, name, noted)
+    mode = watch_tensors(monkeypatch)
 
     # Looks for the tokens of a class on a CPU alone.
     second = torch.Tensor.nonzero

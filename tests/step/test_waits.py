@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from host_waits import Waits
+from host_waits import watch_tensors
 from scenes import make_scene, stack
 
 import dhr_refine
@@ -14,15 +14,7 @@ from dhr_refine import Recipe, refine_mask, transport
 @pytest.fixture
 def waits(monkeypatch, without_numba):
     """Counter of the waits outside the transport, whose calls are counted instead."""
-    mode = Waits()
-    for name in ("tolist", "cpu"):
-        original = getattr(torch.Tensor, name)
-
-        def noted(self, *rest, _name=name, _original=original):
-            mode.note(_name)
-            return _original(self, *rest)
-
-        monkeypatch.setattr(torch.Tensor, name, noted)
+    mode = watch_tensors(monkeypatch)
     solve = transport.solver.solve
 
     def solved(*rest, **options):

@@ -53,10 +53,6 @@ def check_tensor(
         if "mask" in name and value.ndim == max(ranks) + 1:
             fix = f"call {_way_to_labels(value)} on it"
         raise ValueError(f"{name} must have shape {shape}, got {describe(value)}: {fix}")
-    if value.layout != torch.strided:
-        raise TypeError(
-            f"{name} must be a dense tensor, got {describe(value)}, {value.layout}: call .to_dense() on it"
-        )
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {describe(value)}: call .float() on it")
     return value

@@ -15,12 +15,11 @@ from ..checks import (
     check_plain,
     check_same,
     check_tensor,
-    describe,
 )
 from ..pooling import check_mask, count_labels
 from .boxes import BoxFormat, mark_inside, read_boxes
 from .labels import check_ignored, choose_classes
-from .names import Names
+from .names import Names, check_entries
 from .tags import Background, Entry, Tags, read_entries, tags_of_classes, tags_of_masks
 
 
@@ -51,17 +50,13 @@ def read_examples(features: Any, masks: Any, labels: Any, boxes: Any, form: Form
     if isinstance(masks, Sequence) and not isinstance(masks, (str, bytes)):
         names = Names("list", list(range(len(masks))))
         entries = read_entries(labels, names)
-        for argument, value in (("uss_features", features), ("boxes", boxes)):
-            if value is not None and (not hasattr(value, "__len__") or len(value) != len(masks)):
-                came = f"{len(value)} entries" if hasattr(value, "__len__") else describe(value)
-                raise ValueError(
-                    f"{argument} must have one entry for each of the {len(masks)} masks, got {came}: "
-                    f"pass a list of {len(masks)}"
-                )
+        check_entries("uss_features", features, len(masks))
+        check_entries("boxes", boxes, len(masks))
         for i, mask in enumerate(masks):
             own = None if entries is None else [entries[i]]
             box = None if boxes is None else [boxes[i]]
-            yield _read(features[i], mask, own, box, Names("list", [i]), form)
+            feature = None if features is None else features[i]
+            yield _read(feature, mask, own, box, Names("list", [i]), form)
         return
     name = "masks"
     masks = check_tensor(masks, name, "(B, H, W) or (H, W), or a list of (H, W)", ndim=(2, 3))

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 from torch import Tensor
 
 from ..checks import describe
@@ -34,3 +36,16 @@ class Names(NamedTuple):
     def describe(self, value: Tensor, row: int = 0) -> str:
         """Say what the caller's tensor was, given the group's (with a batch axis)."""
         return describe(value if self.structure == "batch" else value[row])
+
+
+def check_entries(argument: str, value: Any, count: int) -> None:
+    """Raise unless an argument beside a list of ``count`` masks has an entry for each, or is left out."""
+    if value is None:
+        return
+    listed = isinstance(value, (Tensor, np.ndarray, Sequence))
+    if not listed or len(value) != count:
+        came = f"{len(value)} entries" if listed and not isinstance(value, str) else describe(value)
+        raise ValueError(
+            f"{argument} must have one entry for each of the {count} masks, got {came}: "
+            f"pass a list of {count}"
+        )

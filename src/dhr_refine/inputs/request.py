@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,7 +17,7 @@ from ..checks import (
     check_tensor,
     describe,
 )
-from .names import Names
+from .names import Names, check_entries
 from .tags import Entry, read_entries
 
 
@@ -118,16 +117,8 @@ def _split_items(request: Request, needs_images: bool) -> list[Group]:
     count = len(request.masks)
 
     def entry(argument: str, value: Any, position: int) -> Any:
-        if value is None:
-            return None
-        if not isinstance(value, (Tensor, np.ndarray, Sequence)) or len(value) != count:
-            listed = isinstance(value, (Tensor, np.ndarray, Sequence)) and not isinstance(value, str)
-            came = f"{len(value)} entries" if listed else describe(value)
-            raise ValueError(
-                f"{argument} must have one entry for each of the {count} masks, got {came}: "
-                f"pass a list of {count}"
-            )
-        return value[position]
+        check_entries(argument, value, count)
+        return None if value is None else value[position]
 
     labels = read_entries(request.labels, Names("list", list(range(count))))
     items = []
