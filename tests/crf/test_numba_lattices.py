@@ -98,10 +98,10 @@ def test_machine_code_on_disk_follows_all_sources(tmp_path):
     shutil.copytree(Path(dhr_refine.__file__).parent, twin, ignore=ignored)
     code = """
 import numpy as np
-from dhr_refine.crf.backends.numba import tiles, unaries
+from dhr_refine.crf.backends.numba import packing, tiles
 unary = np.empty(128, np.float32)
 probs = np.exp(-np.arange(128, dtype=np.float32) / 16)[None]
-unaries.pack_unary(probs, 16, unary, 0, tiles.tile_count(8, 16), (0,), (0,))
+packing.pack(probs, packing.PROBS, 16, unary, 0, tiles.tile_count(8, 16), (0,), (0,))
 print(*np.rint(-16 * unary[:10]).astype(int))
 """
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

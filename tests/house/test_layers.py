@@ -41,10 +41,10 @@ LAYERS = {
         ("__main__",),
     ),
     "crf": (
-        ("geometry", "images", "unary", "labels"),
+        ("geometry", "images", "terms", "unary", "labels"),
         ("backends", "scores"),
-        ("lattice",),
-        ("inference",),
+        ("energies", "lattice"),
+        ("inference", "kept"),
     ),
 }
 # Parts that must stay of use alone, whatever lies below them.

@@ -1,6 +1,6 @@
 """Geometry of the permutohedral lattice: what every implementation of the dense CRF shares.
 
-A pixel's feature vector (position, and colour for the bilateral kernel) is placed in a lattice of
+A pixel's feature vector (position, and colour for the bilateral kernel; or any other) is placed in a lattice of
 simplices (Adams et al., 2010). Filtering adds each pixel's values to the d + 1 vertices of its simplex
 ("splat"), blurs along the d + 1 axes of the lattice, and reads the vertices back ("slice").
 
@@ -68,7 +68,7 @@ class Geometry(NamedTuple):
 
     @property
     def dimension(self) -> int:
-        """Number of features: 2 (Gaussian), or 2 and the channels (bilateral)."""
+        """Number of features: 2 (Gaussian), 2 and the channels (bilateral), or any number."""
         return len(self.tables) + len(self.scales)
 
     @property
@@ -80,13 +80,14 @@ class Geometry(NamedTuple):
 def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int) -> LatticeParameters:
     """Return deviations as one number or as many as there are axes; raise unless they are above 0."""
     return LatticeParameters(
-        _read_deviations(sxy, "sxy", 2, "two, (x, y)"),
-        _read_deviations(srgb, "srgb", channels, f"one for each of {channels} channels"),
-        _read_deviations(gauss_sxy, "gauss_sxy", 2, "two, (x, y)"),
+        read_deviations(sxy, "sxy", 2, "two, (x, y)"),
+        read_deviations(srgb, "srgb", channels, f"one for each of {channels} channels"),
+        read_deviations(gauss_sxy, "gauss_sxy", 2, "two, (x, y)"),
     )
 
 
-def _read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
+def read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
+    """Return one number where all are equal, else as many as there are axes; raise unless they are above 0."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         numbers = read_numbers(value, name, f"a number or {many}")
         if numbers.ndim > 1:
@@ -134,6 +135,32 @@ def bilateral_geometry(
     levels = [] if extents else [np.arange(256)] * channels
     deviations = {"sxy": own, "srgb": spread(srgb, channels)}
     return _geometry([*positions, *levels], deviations, extents, rows_first)
+
+
+def feature_geometry(extents: Sequence[tuple[float, float]]) -> Geometry:
+    """Lattice of features in units of their deviations, by the least and the largest value of each."""
+    deviations = {"features": (1.0,) * len(extents)}
+    start, size = _box([], extents, _scales(deviations))
+    if not _fits(start, size):
+        raise ValueError(_explain_features(extents, size))
+    return _geometry([], deviations, extents)
+
+
+def _explain_features(extents: Sequence[tuple[float, float]], size: list[int]) -> str:
+    """Say by how much features must be smaller, if that would help."""
+    span = max(high - low for low, high in extents)
+    said = (
+        f"the lattice of {len(extents)} features that span up to {span:.3g} deviations has "
+        f"{math.prod(map(float, size[:-1])):.1e} cells, above {_LARGEST_KEY:.1e}, or coordinates above "
+        f"{_LARGEST_COORDINATE:.1e}: "
+    )
+    factor = 1.0
+    while factor < _MOST:
+        factor *= 2
+        smaller = [(low / factor, high / factor) for low, high in extents]
+        if _fits(*_box([], smaller, _scales({"features": (1.0,) * len(extents)}))):
+            return f"{said}pass larger standard deviations, e.g. features / {factor:g}"
+    return f"{said}pass fewer features"
 
 
 def _geometry(

@@ -5,7 +5,8 @@ Sums over pixels are sums over sorted lists, never atomic additions, so results 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -13,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..geometry import Geometry
-from ..unary import log_probs
+from ..terms import Normalization, Term, around
+from ..unary import NOWHERE, log_probs
 
 # A vertex may gather thousands of pixels: longer lists are summed in pieces, so that no thread of an
 # accelerator is left with a long one.
@@ -37,6 +39,7 @@ class TorchKernel:
     pieces: Tensor  # int32: start of each piece of a list in ``pixels``
     lists: Tensor  # (vertices,) int32: first piece of each vertex
     neighbours: Tensor  # (d + 1, 2, vertices) int32: on each axis; ``vertices`` where there is none
+    scale: Tensor  # (pixels,) float32: this normalisation; empty: not kept
     gain: float
 
     @property
@@ -47,7 +50,8 @@ class TorchKernel:
 
 def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> TorchKernel:
     """Build the lattice of positions."""
-    return _build(geometry, torch.zeros((1, 0, height, width), dtype=torch.uint8, device=device))
+    none = torch.zeros((1, 0, height, width), dtype=torch.uint8, device=device)
+    return _build(geometry, none, keep_scale=True)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> TorchKernel:
@@ -55,14 +59,23 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> TorchKernel:
     return _build(geometry, images)
 
 
-def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
+def build_features(geometry: Geometry, images: Tensor) -> TorchKernel:
+    """Build one lattice that keeps its normalisation.
+
+    Of images (B, C, H, W) or, where the geometry has no tables, of features (B, d, H, W) of float32 in units
+    of their deviations.
+    """
+    return _build(geometry, images, keep_scale=True)
+
+
+def _build(geometry: Geometry, images: Tensor, *, keep_scale: bool = False) -> TorchKernel:
     keys, weights = _embed(geometry, images)
     batch, cosets = images.shape[0], geometry.dimension + 1
     strides = torch.from_numpy(geometry.strides).to(images.device)
     if batch * cosets * geometry.cells >= 2**63:
         raise ValueError(
             f"a lattice of 2**{geometry.key_bits} cells is too fine for a batch of {batch} images: "
-            "pass larger sxy and srgb, or fewer images at a time"
+            "pass larger standard deviations, or fewer images at a time"
         )
     # One number per vertex of the batch: image, then coset, then key.
     group = torch.arange(batch, device=images.device)[:, None] * cosets
@@ -103,6 +116,7 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
         pieces=pieces.int(),
         lists=(pieces_each.cumsum(0) - pieces_each).int(),
         neighbours=neighbours,
+        scale=weights.new_empty(0),
         gain=geometry.gain,
     )
     # Symmetric normalisation, folded into the weights of both splat and slice.
@@ -110,7 +124,7 @@ def _build(geometry: Geometry, images: Tensor) -> TorchKernel:
     scale = (filter_values(kernel, ones) * geometry.gain + 1e-20).rsqrt_()
     kernel.weights.mul_(scale)
     kernel.pixel_weights.mul_(scale.squeeze(1)[kernel.pixels])
-    return kernel
+    return replace(kernel, scale=scale.squeeze(1)) if keep_scale else kernel
 
 
 def cut_lists(lengths: Tensor, longest: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -127,9 +141,11 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
     device, d = images.device, geometry.dimension
     tables = [torch.from_numpy(table).to(device) for table in geometry.tables]
     shape = (height, width, batch)
-    rows = 0 if geometry.rows_first else 1
-    parts = [tables[1 - rows][None, :, None].expand(shape)]
-    parts.insert(rows, tables[rows][:, None, None].expand(shape))
+    parts = []
+    if tables:  # else the channels are all there is
+        rows = 0 if geometry.rows_first else 1
+        parts = [tables[1 - rows][None, :, None].expand(shape)]
+        parts.insert(rows, tables[rows][:, None, None].expand(shape))
     for channel in range(channels):
         values = images[:, channel].permute(1, 2, 0)
         if geometry.scales:
@@ -179,20 +195,36 @@ def _embed(geometry: Geometry, images: Tensor) -> tuple[Tensor, Tensor]:
     return keys.view(height * width, batch, d + 1), weights
 
 
-def filter_values(kernel: TorchKernel, values: Tensor) -> Tensor:
-    """Splat, blur and slice (pixels, channels), without the gain."""
-    pieces = F.embedding_bag(
-        kernel.pixels, values, kernel.pieces, mode="sum", per_sample_weights=kernel.pixel_weights
-    )
+def filter_values(kernel: TorchKernel, values: Tensor, *, backwards: bool = False) -> Tensor:
+    """Splat, blur and slice (pixels, channels), without the gain; ``backwards`` is the transpose."""
+    splat, weights = kernel.pixel_weights.to(values.dtype), kernel.weights.to(values.dtype)
+    pieces = F.embedding_bag(kernel.pixels, values, kernel.pieces, mode="sum", per_sample_weights=splat)
     numbers = torch.arange(len(pieces), dtype=torch.int32, device=values.device)
     # One more row, always zero, stands for missing neighbours.
     lattice = values.new_zeros((len(kernel.lists) + 1, values.shape[1]))
     lattice[:-1] = F.embedding_bag(numbers, pieces, kernel.lists, mode="sum")
-    for after, before in kernel.neighbours:
+    for after, before in kernel.neighbours.flip(0) if backwards else kernel.neighbours:
         near = lattice.index_select(0, after)
         near += lattice.index_select(0, before)
         lattice[:-1].add_(near, alpha=0.5)
-    return F.embedding_bag(kernel.corners, lattice, mode="sum", per_sample_weights=kernel.weights)
+    return F.embedding_bag(kernel.corners, lattice, mode="sum", per_sample_weights=weights)
+
+
+def filter_with(
+    kernel: TorchKernel, values: Tensor, normalization: Normalization, *, backwards: bool = False
+) -> Tensor:
+    """Filter (pixels, channels), a few at a time; ``backwards`` is the transpose, its normalisation included."""
+    before, after = (
+        None if power == 0 else kernel.scale.to(values.dtype)[:, None] ** power
+        for power in around(normalization, backwards=backwards)
+    )
+    result = torch.empty_like(values)
+    for start in range(0, values.shape[1], _CHANNELS):
+        part = values[:, start : start + _CHANNELS]
+        part = part.contiguous() if before is None else part * before
+        part = filter_values(kernel, part, backwards=backwards).mul_(kernel.gain)
+        result[:, start : start + _CHANNELS] = part if after is None else part.mul_(after)
+    return result
 
 
 def softmax_(logits: Tensor) -> Tensor:
@@ -232,3 +264,27 @@ def mean_field(
             torch.add(message, energy[:, block], out=probs[:, block])  # read for the last time above
         softmax_(probs)
     return probs.view(height, width, batch, classes).permute(2, 3, 0, 1).contiguous()
+
+
+def mean_field_terms(
+    energies: Tensor, terms: Sequence[Term], *, iterations: int, start: Tensor | None
+) -> Tensor:
+    """Run mean field inference from the energies (pixels, K) of one image, or go on from ``start``."""
+    logits = energies.neg().clamp_(NOWHERE, -NOWHERE)
+    probs = softmax_(logits.clone()) if start is None else start
+    for _ in range(iterations):
+        probs = softmax_(logits - pairwise(probs, terms))
+    return probs
+
+
+def pairwise(probs: Tensor, terms: Sequence[Term]) -> Tensor:
+    """Energies (pixels, K) that the terms add for probabilities."""
+    total = torch.zeros_like(probs)
+    for term in terms:
+        message = filter_with(term.kernel, probs, term.normalization)
+        compat = torch.as_tensor(term.compat, dtype=probs.dtype, device=probs.device)
+        if compat.ndim == 2:
+            total.addmm_(message, compat.T)
+        else:
+            total.addcmul_(message, -compat if compat.ndim == 0 else compat)
+    return total

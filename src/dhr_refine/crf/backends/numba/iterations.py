@@ -20,19 +20,20 @@ from .blur import (
     plane_rows,
     update_copies,
 )
+from .packing import pack
 from .passes import block_size, run_pass
-from .unaries import pack_unary
 
 
 @compiled
 def mean_field(
     lattice5, cuts5, values5, stride5, gain5, lattice2, cuts2, values2, stride2, gain2,
-    probs, unary, result, width, iterations, spans, thread, arrivals, blocks, tag,
+    given, kind, unary, result, width, iterations, spans, thread, arrivals, blocks, tag,
 ):  # fmt: skip
     """One thread's part of the mean field of an image; all threads run this at the same time.
 
-    Each splats its pixels into values of its own, which are then added up. ``values5`` and ``values2`` hold
-    two sets of every thread's values, ``stride`` apart: one is read while the other is written.
+    Each splats its pixels into values of its own, which are then added up. ``given`` (K, N) are probabilities
+    or energies, as ``kind`` says (see packing.py). ``values5`` and ``values2`` hold two sets of every
+    thread's values, ``stride`` apart: one is read while the other is written.
     """
     threads = len(spans) - 1
     size5, size2 = block_size(lattice5.frontiers[-1], tag), block_size(lattice2.frontiers[-1], tag)
@@ -40,7 +41,7 @@ def mean_field(
     around = np.zeros(2 * REACH * length if threads > 1 else 0, np.float32)
     copied = lattice5.copies.size + lattice2.copies.size > 0
     first, stop = spans[thread], spans[thread + 1]
-    pack_unary(probs, width, unary, first, stop, blocks, tag)
+    pack(given, kind, width, unary, first, stop, blocks, tag)
     meeting = 0
     for iteration in range(iterations + 1):
         if is_open(arrivals):  # another thread has failed, or the caller was interrupted

@@ -49,11 +49,12 @@ class Lattice(NamedTuple):
 
 @dataclass(frozen=True)
 class NumbaKernel:
-    """One kernel's lattice for one image of N pixels, its weights times the normalisation."""
+    """One kernel's lattice for one image of N pixels, its weights times the symmetric normalisation."""
 
     lattice: Lattice
     size: tuple[int, int]  # height and width of the image
     gain: float
+    scale: np.ndarray  # (N,) float32: this normalisation, pixels in the order of the tiles; empty: not kept
 
     @property
     def vertices(self) -> int:
@@ -63,7 +64,8 @@ class NumbaKernel:
     @property
     def nbytes(self) -> int:
         """Memory of the arrays in bytes."""
-        return sum(value.nbytes for value in self.lattice if isinstance(value, np.ndarray))
+        arrays = (value.nbytes for value in self.lattice if isinstance(value, np.ndarray))
+        return sum(arrays) + self.scale.nbytes
 
 
 def build_gaussian(geometry: Geometry, height: int, width: int, device: torch.device) -> NumbaKernel:
@@ -80,7 +82,7 @@ def _build_gaussian(geometry: Geometry, height: int, width: int, scratch: Scratc
     length = -(-(math.ceil(2 / 3 * float(columns[-1])) // 2 + 6) // 16) * 16
     tall = math.ceil(2 * float(rows[min(height, TILE_ROWS) - 1])) + 8  # rows in reach of a tile
     if number * length > _PLANE_CELLS_PER_PIXEL * height * width + _PLANE_CELLS or tall * length > _WINDOW:
-        return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch)
+        return build(geometry, np.zeros((0, height, width), np.uint8), 1, scratch, keep_scale=True)
     bits = (2 * length).bit_length()
     strides = np.array([(1 << bits) + 1, (1 << bits) - 1, -2 << bits], dtype=np.int64)
     plane = geometry._replace(strides=strides, origin=(-4 << bits) - 4)
@@ -93,7 +95,7 @@ def _build_gaussian(geometry: Geometry, height: int, width: int, scratch: Scratc
     )  # fmt: skip
     unlinked = np.zeros(0, np.int32), np.zeros(4, np.int64), np.zeros((0, 2), np.int32)
     lattice = Lattice(corners, offsets, weights, bases, frontiers, *unlinked, *holes)
-    return _normalised(lattice, (height, width), geometry.gain)
+    return _normalised(lattice, (height, width), geometry.gain, keep_scale=True)
 
 
 def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
@@ -107,22 +109,45 @@ def build_bilateral(geometry: Geometry, images: Tensor) -> list[NumbaKernel]:
     return on_threads(build_one, images.numpy(), threads if inner == 1 else 1)
 
 
-def build(geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch) -> NumbaKernel:
-    """Build the lattice of one image (C, H, W); the channels are those of the geometry, beside positions."""
+def build_features(geometry: Geometry, images: np.ndarray, threads: int) -> list[NumbaKernel]:
+    """Build lattices that keep their normalisation.
+
+    Of images (B, C, H, W) or, where the geometry has no tables, of features (B, d, H, W) of float32 in units
+    of their deviations.
+    """
+    inner = 1 if len(images) >= threads else threads
+
+    def build_one(own: np.ndarray, scratch: Scratch) -> NumbaKernel:
+        return build(geometry, own, inner, scratch, keep_scale=True)
+
+    return on_threads(build_one, images, threads if inner == 1 else 1)
+
+
+def build(
+    geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch, *, keep_scale: bool = False
+) -> NumbaKernel:
+    """Build the lattice of one image (C, H, W); the channels are those of the geometry, beside positions.
+
+    Where the geometry has no tables, the channels are all there is: features of float32.
+    """
     height, width = image.shape[1:]
     pixels, corners = height * width, (0,) * (geometry.dimension + 1)
     id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
     words = (0,) if id_bits + geometry.key_bits <= 63 else (0, 0)  # of a slot: a key and a number
-    columns, rows, *levels = geometry.tables
+    no_table = np.zeros(0, np.float32)
+    columns, rows, *levels = geometry.tables or (no_table, no_table)
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
+    given = None if geometry.tables else _scale_features(geometry, image)
+    if given is not None:
+        image = np.zeros(0, np.uint8)
     bits = scratch.table_bits or max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
     weights, offsets, bases, frontiers = _kept(corners, height, width)
     (table,) = scratch.take("table", ((len(corners) << bits) * len(words), np.int64))
     table.fill(0)
     copies, table, bits = embed(
-        corners, height, width, image.reshape(-1), columns, rows, colours, geometry.strides, geometry.origin,
-        geometry.phantom_keys(pixels), table, bits, id_bits, words, _WINDOW,
+        corners, height, width, given, image.reshape(-1), columns, rows, colours, geometry.strides,
+        geometry.origin, geometry.phantom_keys(pixels), table, bits, id_bits, words, _WINDOW,
         offsets, weights, bases, frontiers,
     )  # fmt: skip
     scratch.table_bits = max(9, (4 * int(frontiers[-1]) // len(corners)).bit_length())
@@ -131,7 +156,15 @@ def build(geometry: Geometry, image: np.ndarray, threads: int, scratch: Scratch)
     links = _link(corners, following, table, bits, id_bits, words, geometry.strides, threads)
     no_plane = np.zeros(0, np.int32), np.zeros(1, np.int64)
     lattice = Lattice(corners, offsets, weights, bases, frontiers, *links, copies, *no_plane)
-    return _normalised(lattice, (height, width), geometry.gain)
+    return _normalised(lattice, (height, width), geometry.gain, keep_scale=keep_scale)
+
+
+def _scale_features(geometry: Geometry, features: np.ndarray) -> np.ndarray:
+    """Features (d, H, W) as the lattice takes them, flat."""
+    scaled = np.empty(features.shape, np.float32)
+    for own, result, (by, times) in zip(features, scaled, geometry.scales, strict=True):
+        np.multiply(np.divide(own, by, out=result), times, out=result)
+    return scaled.reshape(-1)
 
 
 def _link(
@@ -165,9 +198,9 @@ def _kept(corners: tuple[int, ...], height: int, width: int) -> list[np.ndarray]
     return one_block(parts)
 
 
-def _normalised(lattice: Lattice, size: tuple[int, int], gain: float) -> NumbaKernel:
+def _normalised(lattice: Lattice, size: tuple[int, int], gain: float, *, keep_scale: bool) -> NumbaKernel:
     """Fold the symmetric normalisation into the weights."""
-    sums = np.empty(size[0] * size[1], np.float32)
-    filter_ones(lattice, *size, sums)
-    normalise_weights(lattice.corners, lattice.weights, sums, np.float32(gain))
-    return NumbaKernel(lattice, size, gain)
+    scale = np.empty(size[0] * size[1], np.float32)
+    filter_ones(lattice, *size, scale)
+    normalise_weights(lattice.corners, lattice.weights, scale, np.float32(gain))
+    return NumbaKernel(lattice, size, gain, scale if keep_scale else scale[:0].copy())

@@ -44,8 +44,12 @@ def filter_ones(lattice, height, width, result):
 
 @compiled
 def normalise_weights(corners, weights, sums, gain):
-    """Fold the symmetric normalisation into the barycentric weights of both splat and slice."""
+    """Fold the symmetric normalisation into the barycentric weights of both splat and slice.
+
+    ``sums``, of filtered ones, become that normalisation.
+    """
     for pixel in range(sums.size):
         scale = np.float32(1) / np.sqrt(sums[pixel] * gain + np.float32(1e-20))
+        sums[pixel] = scale
         for at in range(pixel * len(corners), (pixel + 1) * len(corners)):
             simd.poke(weights, at, scale * simd.peek(weights, at))

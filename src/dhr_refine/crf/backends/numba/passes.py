@@ -10,9 +10,9 @@ import numpy as np
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.jit import compiled, inlined
 
-from .tiles import TILE, TILE_COLUMNS, tile_box, tiles_across
+from .packing import write_out
+from .tiles import TILE, tile_box, tiles_across
 
-_ACROSS = (0,) * TILE_COLUMNS
 # Where a pass moves more bytes than this, data are asked for while the tile this far before is at work.
 _CACHED, _AHEAD = 10 * 2**20, 2
 # Classes are summed as whole numbers up to this: the sum of K classes is off by at most K * K / 2**31 of
@@ -51,7 +51,7 @@ def run_pass(
                 corners5, offsets5, weights5, values5, base5, size5,
                 corners2, offsets2, weights2, values2, base2, size2, start, pixels, buffer, blocks, tag,
             )  # fmt: skip
-        _softmax(unary, start, buffer, pixels, slicing, blocks, tag)
+        softmax_tile(unary, start, buffer, pixels, slicing, blocks, tag)
         if splatting:
             # Vertices are cleared when the first pixels touch them: they stay in the first cache until then.
             fresh5, fresh2 = frontiers5[tile + 1] * lanes, frontiers2[tile + 1] * lanes
@@ -68,7 +68,7 @@ def run_pass(
             )  # fmt: skip
         else:
             for c in range(result.shape[0]):
-                _write_out(buffer, result, width, tile, c, c // lanes * TILE * lanes + c % lanes, tag)
+                write_out(buffer, c // lanes * TILE * lanes + c % lanes, width, result, tile, c, tag)
 
 
 @inlined
@@ -149,7 +149,7 @@ def _prefetch_vertices(
 
 
 @compiled
-def _softmax(unary, tile, buffer, pixels, slicing, blocks, tag):
+def softmax_tile(unary, tile, buffer, pixels, slicing, blocks, tag):
     """Turn the messages of a tile into probabilities, in place.
 
     Classes that change places keep their values to the last bit, as their sum is exact whatever the order.
@@ -207,18 +207,3 @@ def _prefetch_range(values, size, start, stop, blocks):
     for chunk in range(len(blocks)):
         for at in range(start, stop, 16):
             simd.prefetch(values, chunk * size + at)
-
-
-@compiled
-def _write_out(buffer, result, width, tile, c, at, tag):
-    """Write the probabilities of a class in a tile, the first at ``at``, to the class-major result (K, N)."""
-    pixels, lanes = result.shape[1], len(tag)
-    flat = result.reshape(result.size)
-    y0, tall, x0, wide = tile_box(tile, pixels // width, width)
-    for y in range(tall):
-        target = c * pixels + (y0 + y) * width + x0
-        if wide == TILE_COLUMNS:
-            simd.store(flat, target, simd.load_every(buffer, at + y * lanes, tall * lanes, _ACROSS))
-        else:
-            for x in range(wide):
-                simd.poke(flat, target + x, simd.peek(buffer, at + (x * tall + y) * lanes))

@@ -7,7 +7,7 @@ import numpy as np
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.jit import compiled
 
-from .simplices import SCRATCH, place_tile
+from .simplices import place_tile, scratch_size
 from .tiles import TILE, tile_count
 
 
@@ -22,7 +22,7 @@ def embed_plane(
     number of cells, is given. Returns the cells that are no vertices, and where each row starts among them.
     """
     d1 = len(corners)
-    scratch = np.zeros(SCRATCH, np.float32)
+    scratch = np.zeros(scratch_size(corners), np.float32)
     keys = np.zeros(TILE * d1, np.int64)
     cells = frontiers[bases.size]
     taken = np.zeros(cells, np.uint8)
@@ -30,7 +30,7 @@ def embed_plane(
     frontier = np.int64(0)
     for tile in range(tile_count(height, width)):
         first, pixels = place_tile(
-            corners, tile, height, width, none, columns, rows, colours, strides, origin,
+            corners, tile, height, width, None, none, columns, rows, colours, strides, origin,
             weights, keys, scratch,
         )  # fmt: skip
         base = cells

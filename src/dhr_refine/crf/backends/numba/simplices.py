@@ -16,7 +16,12 @@ from .tiles import tile_box
 
 _GROUP = 16  # pixels placed together
 _TAG = (0,) * _GROUP
-SCRATCH = 48 * _GROUP
+
+
+@compiled
+def scratch_size(corners):
+    """Numbers of working memory that :func:`place_tile` takes."""
+    return 6 * len(corners) * _GROUP
 
 
 @compiled
@@ -106,17 +111,19 @@ def _order(rest, rank, steps, shares, corners):
 
 @compiled
 def place_tile(
-    corners, tile, height, width, image, columns, rows, levels, strides, origin, weights, keys, scratch
+    corners, tile, height, width, given, image, columns, rows, levels, strides, origin, weights, keys, scratch
 ):
     """Find the vertices of a tile's pixels: their keys (pixels, d + 1) and their weights.
 
-    ``scratch`` is working memory, ``SCRATCH`` numbers. Returns where the tile's weights begin, and the
-    number of its pixels.
+    Their scaled features are ``given`` (d, pixels), or None: then ``columns``, ``rows`` and ``levels`` hold
+    them by position and by grey level of the image. ``scratch`` is working memory. Returns where the tile's
+    weights begin, and the number of its pixels.
     """
     d1 = len(corners)
-    features, rest = scratch[: 8 * _GROUP], scratch[8 * _GROUP : 16 * _GROUP]
-    rounded, rank = scratch[16 * _GROUP : 24 * _GROUP], scratch[24 * _GROUP : 32 * _GROUP]
-    steps, shares = scratch[32 * _GROUP : 40 * _GROUP], scratch[40 * _GROUP :]
+    room = d1 * _GROUP
+    features, rest = scratch[:room], scratch[room : 2 * room]
+    rounded, rank = scratch[2 * room : 3 * room], scratch[3 * room : 4 * room]
+    steps, shares = scratch[4 * room : 5 * room], scratch[5 * room :]
     y0, tall, x0, wide = tile_box(tile, height, width)
     first = (y0 * width + x0 * tall) * d1
     places = np.empty(_GROUP, np.int64)
@@ -124,16 +131,23 @@ def place_tile(
     for start in range(0, tall * wide, _GROUP):
         lanes = min(_GROUP, tall * wide - start)
         for lane in range(lanes):
-            simd.poke(features, lane, simd.peek(columns, x))
-            simd.poke(features, _GROUP + lane, simd.peek(rows, y))
+            if given is None:
+                simd.poke(features, lane, simd.peek(columns, x))
+                simd.poke(features, _GROUP + lane, simd.peek(rows, y))
             simd.poke(places, lane, y * width + x)
             y += 1
             if y == y0 + tall:
                 x, y = x + 1, y0
-        for c in range(d1 - 3):
-            for lane in range(lanes):
-                level = np.int64(simd.peek(image, c * height * width + simd.peek(places, lane)))
-                simd.poke(features, (2 + c) * _GROUP + lane, simd.peek(levels, c * 256 + level))
+        if given is None:
+            for c in range(d1 - 3):
+                for lane in range(lanes):
+                    level = np.int64(simd.peek(image, c * height * width + simd.peek(places, lane)))
+                    simd.poke(features, (2 + c) * _GROUP + lane, simd.peek(levels, c * 256 + level))
+        else:
+            for c in range(d1 - 1):
+                for lane in range(lanes):
+                    at = c * height * width + simd.peek(places, lane)
+                    simd.poke(features, c * _GROUP + lane, simd.peek(given, at))
         _elevate(features, rest, corners)
         off = _rank(rest, rounded, rank, corners)
         _return_to_plane(rest, rounded, rank, off, corners)

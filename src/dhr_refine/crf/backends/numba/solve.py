@@ -1,4 +1,4 @@
-"""Mean field of the numba backend, on a number of threads.
+"""Mean field of the numba backend with one kernel of five features and one of two, on a number of threads.
 
 A batch runs one image on a thread; a single image splits its pixels, each thread splatting into values of
 its own. The number of threads is ``torch.get_num_threads()``.
@@ -17,6 +17,7 @@ from ...geometry import Geometry
 from . import iterations as loops
 from .lattice import Lattice, NumbaKernel, build
 from .memory import Scratch
+from .packing import ENERGIES, PROBS
 from .passes import block_size
 from .threads import on_threads, together
 
@@ -57,13 +58,13 @@ def _infer(
     given = np.ascontiguousarray(probs.resolve_neg().numpy()).reshape(batch, classes, -1)
     out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
     threads = torch.get_num_threads()
-    inner = 1 if batch >= threads else max(1, min(threads, height * width // _PIXELS_PER_THREAD))
+    inner = 1 if batch >= threads else _useful(threads, height * width)
 
     def solve(index: int, scratch: Scratch) -> None:
         _solve(
             (find(index, scratch, inner), gaussian),
             (compat, gauss_compat),
-            given[index],
+            (given[index], PROBS),
             out[index],
             scratch,
             iterations=iterations,
@@ -74,19 +75,48 @@ def _infer(
     return torch.from_numpy(out).view(probs.shape)
 
 
+def solve_energies(
+    kernels: tuple[NumbaKernel, NumbaKernel],
+    compats: tuple[float, float],
+    energies: np.ndarray,
+    *,
+    iterations: int,
+    threads: int,
+) -> np.ndarray:
+    """Run mean field inference from the energies (K, N) of one image; the kernel of five features first."""
+    out = np.empty(energies.shape, np.float32)
+    threads = _useful(threads, energies.shape[1])
+    with Scratch.lend() as scratch:
+        _solve(
+            kernels,
+            compats,
+            (energies, ENERGIES),
+            out,
+            scratch,
+            iterations=iterations,
+            threads=threads,
+        )
+    return out
+
+
+def _useful(threads: int, pixels: int) -> int:
+    """How many of these threads are worth starting for one image."""
+    return max(1, min(threads, pixels // _PIXELS_PER_THREAD))
+
+
 def _solve(
     kernels: tuple[NumbaKernel, NumbaKernel],
     compats: tuple[float, float],
-    probs: np.ndarray,
+    given: tuple[np.ndarray, int],
     result: np.ndarray,
     scratch: Scratch,
     *,
     iterations: int,
     threads: int,
 ) -> None:
-    """Fill the result of one image, both (K, N), on a number of threads."""
-    classes, pixels = probs.shape
-    lanes, chunks = _layout(classes)
+    """Fill the result of one image from what is given (see packing.py), both (K, N), on some threads."""
+    classes, pixels = result.shape
+    lanes, chunks = layout(classes)
     # Each thread's values start on a cache line.
     strides = [chunks * block_size(kernel.vertices, (0,) * lanes) for kernel in kernels]
     sizes = [pixels * lanes * chunks, *(2 * threads * part for part in strides)]
@@ -97,7 +127,7 @@ def _solve(
     arguments: list[Any] = []
     for kernel, own, stride, gain in zip(kernels, values, strides, gains, strict=True):
         arguments += [kernel.lattice, _cut_chains(kernel.lattice, threads), own, stride, gain]
-    arguments += [probs, unary, result, kernels[0].size[1], iterations, spans]
+    arguments += [*given, unary, result, kernels[0].size[1], iterations, spans]
 
     def work(thread: int, arrivals: np.ndarray) -> None:
         loops.mean_field(*arguments, thread, arrivals, (0,) * chunks, (0,) * lanes)
@@ -105,7 +135,7 @@ def _solve(
     together(work, threads)
 
 
-def _layout(channels: int) -> tuple[int, int]:
+def layout(channels: int) -> tuple[int, int]:
     """Lanes of a vector, and vectors, that hold a number of channels; some lanes may be left over."""
     if channels <= 16:
         return next(lanes for lanes in (1, 2, 4, 8, 16) if lanes >= channels), 1

@@ -7,7 +7,7 @@ import numpy as np
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.jit import compiled
 
-from .simplices import SCRATCH, place_tile
+from .simplices import place_tile, scratch_size
 from .tables import find, grow, home, number_at, put
 from .tiles import TILE, tile_count
 
@@ -16,8 +16,8 @@ _AHEAD = 16  # pixels whose slots are asked for before they are looked up
 
 @compiled
 def embed(
-    corners, height, width, image, columns, rows, levels, strides, origin, phantoms, table, bits, id_bits,
-    words, window, offsets, weights, bases, frontiers,
+    corners, height, width, given, image, columns, rows, levels, strides, origin, phantoms, table, bits,
+    id_bits, words, window, offsets, weights, bases, frontiers,
 ):  # fmt: skip
     """Place every pixel in the lattice: fill all of :class:`Lattice` up to the frontiers.
 
@@ -26,7 +26,7 @@ def embed(
     at the end and the logarithm of its size per coset.
     """
     d1 = len(corners)
-    scratch = np.zeros(SCRATCH, np.float32)
+    scratch = np.zeros(scratch_size(corners), np.float32)
     keys = np.zeros(TILE * d1, np.int64)
     used = np.zeros(d1, np.int64)
     count, copied = np.int64(0), np.int64(0)
@@ -38,7 +38,7 @@ def embed(
             table = grow(table, d1, bits, id_bits, words)
             bits += 1
         first, pixels = place_tile(
-            corners, tile, height, width, image, columns, rows, levels, strides, origin,
+            corners, tile, height, width, given, image, columns, rows, levels, strides, origin,
             weights, keys, scratch,
         )  # fmt: skip
         # Each of the tile's corners may add a number.

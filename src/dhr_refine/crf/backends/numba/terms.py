@@ -1,0 +1,181 @@
+"""Filters of any lattice, and mean field from energies with any terms, beside the usual pair of solve.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+
+from ...terms import Normalization, Term, around
+from .filtering import filter_block, mix, softmax
+from .lattice import NumbaKernel
+from .memory import Scratch
+from .packing import ENERGIES, VALUES, pack, unpack
+from .passes import block_size
+from .solve import layout, solve_energies
+from .threads import on_threads
+from .tiles import tile_count
+
+_ONES = np.zeros(0, np.float32)
+# Channels of one filter: those of a vector.
+_CHANNELS = 16
+
+
+class _Field(NamedTuple):
+    """How the channels of all pixels of an image are packed."""
+
+    size: tuple[int, int]
+    lanes: int
+    chunks: int
+
+    @classmethod
+    def of(cls, channels: int, size: tuple[int, int]) -> _Field:
+        return cls(size, *layout(channels))
+
+    @property
+    def part(self) -> tuple[int, type]:
+        """Length and type of a packed array: the loops read up to a vector beyond its end."""
+        return self.size[0] * self.size[1] * self.lanes * self.chunks + 16, np.float32
+
+    @property
+    def tags(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Number of blocks, and of lanes, as types."""
+        return (0,) * self.chunks, (0,) * self.lanes
+
+    def pack(self, given: np.ndarray, kind: int, packed: np.ndarray) -> None:
+        pack(given, kind, self.size[1], packed, 0, tile_count(*self.size), *self.tags)
+
+    def unpack(self, packed: np.ndarray, result: np.ndarray) -> None:
+        unpack(packed, self.size[1], result, *self.tags)
+
+    def padded(self, gains: float | np.ndarray, kernel_gain: float) -> np.ndarray:
+        """A gain for each lane."""
+        each = np.zeros(self.lanes * self.chunks, np.float32)
+        each[: np.size(gains) if np.ndim(gains) else None] = np.asarray(gains) * kernel_gain
+        return each
+
+
+def filter_values(
+    kernels: Sequence[NumbaKernel],
+    values: np.ndarray,
+    normalization: Normalization,
+    *,
+    backwards: bool,
+    threads: int,
+) -> np.ndarray:
+    """Filter values (B, C, N); ``backwards`` is the transpose of the filter."""
+    result = np.empty(values.shape, np.float32)
+
+    def work(job: tuple[int, int], scratch: Scratch) -> None:
+        index, first = job
+        kernel = kernels[index]
+        own = np.ascontiguousarray(values[index, first : first + _CHANNELS])
+        field = _Field.of(len(own), kernel.size)
+        packed, out = scratch.take("filter", field.part, field.part)
+        field.pack(own, VALUES, packed)
+        out.fill(0)
+        _filter(
+            kernel, normalization, field, 0, packed, (out, field.padded(1.0, kernel.gain)), scratch, backwards
+        )
+        field.unpack(out, result[index, first : first + _CHANNELS])
+
+    on_threads(work, list(product(range(len(values)), range(0, values.shape[1], _CHANNELS))), threads)
+    return result
+
+
+def mean_field_terms(
+    energies: np.ndarray, terms: Sequence[Term], *, iterations: int, start: np.ndarray | None, threads: int
+) -> np.ndarray:
+    """Run mean field inference from the energies (K, N) of one image, or go on from ``start`` (K, N)."""
+    pair = sorted(terms, key=lambda term: -len(term.kernel.lattice.corners))
+    if start is None and [len(term.kernel.lattice.corners) for term in pair if term.plain] == [6, 3]:
+        kernels = pair[0].kernel, pair[1].kernel
+        compats = float(pair[0].compat), float(pair[1].compat)
+        return solve_energies(kernels, compats, energies, iterations=iterations, threads=threads)
+    size = terms[0].kernel.size if terms else (1, energies.shape[1])
+    field = _Field.of(len(energies), size)
+    result = np.empty(energies.shape, np.float32)
+    with Scratch.lend() as scratch:
+        logits, total, probs, message = scratch.take("terms", *[field.part] * 4)
+        field.pack(energies, ENERGIES, logits)
+        if start is None:
+            softmax(logits, *size, probs, *field.tags)
+        else:
+            field.pack(start, VALUES, probs)
+        for _ in range(iterations):
+            np.copyto(total, logits)
+            _add_messages(terms, field, probs, message, total, threads)
+            softmax(total, *size, probs, *field.tags)
+        field.unpack(probs, result)
+    return result
+
+
+def pairwise(probs: np.ndarray, terms: Sequence[Term], *, threads: int) -> np.ndarray:
+    """Energies (K, N) that the terms add for probabilities (K, N)."""
+    result = np.zeros(probs.shape, np.float32)
+    if not terms:
+        return result
+    field = _Field.of(len(probs), terms[0].kernel.size)
+    with Scratch.lend() as scratch:
+        total, packed, message = scratch.take("terms", *[field.part] * 3)
+        field.pack(probs, VALUES, packed)
+        total.fill(0)
+        _add_messages(terms, field, packed, message, total, threads)
+        field.unpack(total, result)
+    return np.negative(result, out=result)
+
+
+def _add_messages(
+    terms: Sequence[Term],
+    field: _Field,
+    probs: np.ndarray,
+    message: np.ndarray,
+    total: np.ndarray,
+    threads: int,
+) -> None:
+    """Add the messages of all terms to logits; ``message`` is working memory."""
+    for term in terms:
+        kernel, compat = term.kernel, term.compat
+        matrix = np.ndim(compat) == 2
+        if matrix:
+            message.fill(0)
+            target = message, field.padded(np.ones(len(compat)), kernel.gain)
+        else:
+            target = total, field.padded(compat if np.ndim(compat) == 0 else np.negative(compat), kernel.gain)
+
+        def work(
+            chunk: int, scratch: Scratch, own: Term = term, to: tuple[np.ndarray, np.ndarray] = target
+        ) -> None:
+            _filter(own.kernel, own.normalization, field, chunk, probs, to, scratch)
+
+        on_threads(work, range(field.chunks), threads)
+        if matrix:
+            weights = np.zeros((field.lanes * field.chunks,) * 2, np.float32)
+            weights[: len(compat), : len(compat)] = np.negative(np.transpose(compat))
+            mix(message, weights.reshape(-1), *field.size, total, *field.tags)
+
+
+def _filter(
+    kernel: NumbaKernel,
+    normalization: Normalization,
+    field: _Field,
+    chunk: int,
+    packed: np.ndarray,
+    target: tuple[np.ndarray, np.ndarray],
+    scratch: Scratch,
+    backwards: bool = False,
+) -> None:
+    """Filter one block of channels, and add it to the target times the target's gains."""
+    blocks, tag = field.tags
+    (values,) = scratch.take("values", (block_size(kernel.vertices, tag) + 16, np.float32))
+    before, after = (_power(kernel.scale, power) for power in around(normalization, backwards=backwards))
+    out, gains = target
+    filter_block(
+        kernel.lattice, *field.size, packed, before, after, gains, backwards, values, out, chunk, blocks, tag
+    )
+
+
+def _power(scale: np.ndarray, power: int) -> np.ndarray:
+    return _ONES if power == 0 else scale if power == 1 else 1 / scale
