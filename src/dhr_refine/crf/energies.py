@@ -1,4 +1,4 @@
-"""Mean field from unary energies with any pairwise terms, on NumPy arrays: the general dense CRF of one image.
+"""Mean field from unary energies with any pairwise terms, on NumPy arrays: the general dense CRF.
 
 The arrays stay NumPy's from end to end with numba: a forked process may use it, where operations of torch can
 hang.
@@ -27,7 +27,7 @@ def mean_field(
     """Marginal probabilities (K, N) float32 from energies (K, N).
 
     ``start`` are probabilities (K, N) to go on from, else the softmax of the energies. Infinite energies
-    leave a class out; where all are infinite, all are equal. Kernels are those of :mod:`.kept` for the device.
+    leave a class out; where all are infinite, all are equal. The kernels are :mod:`.kept`'s for the device.
     """
     if backend_for(device) == "numba":
         return implementation("numba").mean_field_terms(

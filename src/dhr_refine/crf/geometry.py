@@ -1,8 +1,8 @@
 """Geometry of the permutohedral lattice: what every implementation of the dense CRF shares.
 
-A pixel's feature vector (position, and colour for the bilateral kernel; or any other) is placed in a lattice of
-simplices (Adams et al., 2010). Filtering adds each pixel's values to the d + 1 vertices of its simplex
-("splat"), blurs along the d + 1 axes of the lattice, and reads the vertices back ("slice").
+A pixel's feature vector (position, and colour for the bilateral kernel; or any other) is placed in a
+lattice of simplices (Adams et al., 2010). Filtering adds each pixel's values to the d + 1 vertices of its
+simplex ("splat"), blurs along the d + 1 axes of the lattice, and reads the vertices back ("slice").
 
 A vertex with remainder ``r`` has all coordinates equal to ``r`` modulo d + 1, so
 ``(coordinate - r) / (d + 1)`` is a small integer. The first d of them, in mixed radix, are the vertex's key;
@@ -87,7 +87,7 @@ def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int)
 
 
 def read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
-    """Return one number where all are equal, else as many as there are axes; raise unless they are above 0."""
+    """Return one number where all are equal, else one for each axis; raise unless they are above 0."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         numbers = read_numbers(value, name, f"a number or {many}")
         if numbers.ndim > 1:

@@ -12,6 +12,7 @@ import numpy as np
 
 Normalization = Literal["symmetric", "before", "after", "none"]
 NORMALIZATIONS: tuple[str, ...] = get_args(Normalization)
+_POWERS = {"symmetric": (0, 0), "none": (-1, -1), "before": (1, -1), "after": (-1, 1)}
 
 
 class Term(NamedTuple):
@@ -32,7 +33,5 @@ def around(normalization: Normalization, *, backwards: bool = False) -> tuple[in
 
     ``backwards`` is for the transpose of the filter.
     """
-    before, after = {"symmetric": (0, 0), "none": (-1, -1), "before": (1, -1), "after": (-1, 1)}[
-        normalization
-    ]
+    before, after = _POWERS[normalization]
     return (after, before) if backwards else (before, after)

@@ -213,7 +213,7 @@ def filter_values(kernel: TorchKernel, values: Tensor, *, backwards: bool = Fals
 def filter_with(
     kernel: TorchKernel, values: Tensor, normalization: Normalization, *, backwards: bool = False
 ) -> Tensor:
-    """Filter (pixels, channels), a few at a time; ``backwards`` is the transpose, its normalisation included."""
+    """Filter (pixels, channels), a few at a time; ``backwards``: the transpose, normalisation included."""
     before, after = (
         None if power == 0 else kernel.scale.to(values.dtype)[:, None] ** power
         for power in around(normalization, backwards=backwards)

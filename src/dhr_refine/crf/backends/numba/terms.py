@@ -50,10 +50,10 @@ class _Field(NamedTuple):
     def unpack(self, packed: np.ndarray, result: np.ndarray) -> None:
         unpack(packed, self.size[1], result, *self.tags)
 
-    def padded(self, gains: float | np.ndarray, kernel_gain: float) -> np.ndarray:
+    def padded(self, gains: np.ndarray, kernel_gain: float) -> np.ndarray:
         """A gain for each lane."""
         each = np.zeros(self.lanes * self.chunks, np.float32)
-        each[: np.size(gains) if np.ndim(gains) else None] = np.asarray(gains) * kernel_gain
+        each[: np.size(gains) if np.size(gains) > 1 else None] = gains * kernel_gain
         return each
 
 
@@ -76,9 +76,8 @@ def filter_values(
         packed, out = scratch.take("filter", field.part, field.part)
         field.pack(own, VALUES, packed)
         out.fill(0)
-        _filter(
-            kernel, normalization, field, 0, packed, (out, field.padded(1.0, kernel.gain)), scratch, backwards
-        )
+        target = out, field.padded(np.ones(1, np.float32), kernel.gain)
+        _filter(kernel, normalization, field, 0, packed, target, scratch, backwards=backwards)
         field.unpack(out, result[index, first : first + _CHANNELS])
 
     on_threads(work, list(product(range(len(values)), range(0, values.shape[1], _CHANNELS))), threads)
@@ -137,24 +136,28 @@ def _add_messages(
 ) -> None:
     """Add the messages of all terms to logits; ``message`` is working memory."""
     for term in terms:
-        kernel, compat = term.kernel, term.compat
-        matrix = np.ndim(compat) == 2
-        if matrix:
+        compat = np.asarray(term.compat, np.float32)
+        gains = (compat, -compat, np.ones(1, np.float32))[compat.ndim]
+        # A matrix needs the messages of all classes first.
+        into = message if compat.ndim == 2 else total
+        if compat.ndim == 2:
             message.fill(0)
-            target = message, field.padded(np.ones(len(compat)), kernel.gain)
-        else:
-            target = total, field.padded(compat if np.ndim(compat) == 0 else np.negative(compat), kernel.gain)
-
-        def work(
-            chunk: int, scratch: Scratch, own: Term = term, to: tuple[np.ndarray, np.ndarray] = target
-        ) -> None:
-            _filter(own.kernel, own.normalization, field, chunk, probs, to, scratch)
-
-        on_threads(work, range(field.chunks), threads)
-        if matrix:
+        _filter_all(term, field, probs, (into, field.padded(gains, term.kernel.gain)), threads)
+        if compat.ndim == 2:
             weights = np.zeros((field.lanes * field.chunks,) * 2, np.float32)
-            weights[: len(compat), : len(compat)] = np.negative(np.transpose(compat))
+            weights[: len(compat), : len(compat)] = -compat.T
             mix(message, weights.reshape(-1), *field.size, total, *field.tags)
+
+
+def _filter_all(
+    term: Term, field: _Field, probs: np.ndarray, target: tuple[np.ndarray, np.ndarray], threads: int
+) -> None:
+    """Filter all blocks of channels, each on a thread."""
+
+    def work(chunk: int, scratch: Scratch) -> None:
+        _filter(term.kernel, term.normalization, field, chunk, probs, target, scratch)
+
+    on_threads(work, range(field.chunks), threads)
 
 
 def _filter(
@@ -165,6 +168,7 @@ def _filter(
     packed: np.ndarray,
     target: tuple[np.ndarray, np.ndarray],
     scratch: Scratch,
+    *,
     backwards: bool = False,
 ) -> None:
     """Filter one block of channels, and add it to the target times the target's gains."""
