@@ -1,6 +1,6 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
-from .crf import DenseCRFLattice, dense_crf, probs_from_labels
+from .crf import DenseCRFLattice, PermutohedralLattice, dense_crf, probs_from_labels
 from .discriminant import ClassDiscriminant
 from .features import capture_layers, tokens_to_map
 from .files import Cams, read_cams
@@ -20,6 +20,7 @@ __all__ = [
     "ClassMemory",
     "ConvergenceWarning",
     "DenseCRFLattice",
+    "PermutohedralLattice",
     "Rebalanced",
     "Recipe",
     "RefineSteps",

@@ -44,7 +44,7 @@ LAYERS = {
         ("geometry", "images", "terms", "unary", "labels"),
         ("backends", "scores"),
         ("energies", "lattice"),
-        ("inference", "kept"),
+        ("inference", "kept", "permutohedral"),
     ),
 }
 # Parts that must stay of use alone, whatever lies below them.

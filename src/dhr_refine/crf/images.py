@@ -36,13 +36,18 @@ def read_pixels(images: Tensor) -> Pixels:
             f"images must be uint8 or floating point, got {images.dtype}: pass images.to(torch.uint8) "
             "for whole numbers in [0, 255], else images.float()"
         )
+    return read_channels(images, "images")
+
+
+def read_channels(images: Tensor, name: str) -> Pixels:
+    """Return floating point channels (B, C, H, W) with the extents of each; waits for the device."""
     values = images.detach().float().resolve_neg()
     if values.numel() == 0:
         return Pixels(values, [(0.0, 0.0)] * values.shape[1])
     lows, highs = torch.stack((values.amin((0, 2, 3)), values.amax((0, 2, 3)))).tolist()
     if not all(map(math.isfinite, (*lows, *highs))):
-        check_finite(images, "images")
-        raise ValueError("images holds numbers too large for float32 arithmetic: scale it down")
+        check_finite(images, name)
+        raise ValueError(f"{name} holds numbers too large for float32 arithmetic: scale it down")
     return Pixels(values, list(zip(lows, highs, strict=True)))
 
 
