@@ -39,7 +39,7 @@ def test_lattice_filters_like_a_sum_over_all_pairs(dimension, normalization):
     expected = normalised(np.exp(-distances / 2), values, normalization)
     lattice = PermutohedralLattice(torch.from_numpy(features)[None])
     result = lattice.filter(torch.from_numpy(values)[None], normalization=normalization)[0].numpy()
-    assert np.abs(result / expected - 1).mean() < 0.005 * dimension**2
+    assert np.abs(result / expected - 1).mean() < 0.01 + 0.005 * dimension**2
     assert np.corrcoef(result[0], expected[0])[0, 1] > 1 - 0.015 * dimension
 
 

@@ -12,6 +12,8 @@ SMALLEST = 1e-5
 EXCLUDED = -1.0
 # Far below any logarithm, and the exponential of any difference to it is 0.
 NOWHERE = -1e30
+# Energies are clipped to this on both sides, well short of it: infinite ones in all classes leave them equal.
+LARGEST_ENERGY = 1e29
 
 
 def log_probs(probs: Tensor) -> Tensor:

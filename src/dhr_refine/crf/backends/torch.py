@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..geometry import Geometry
 from ..terms import Normalization, Term, around
-from ..unary import NOWHERE, log_probs
+from ..unary import LARGEST_ENERGY, log_probs
 
 # A vertex may gather thousands of pixels: longer lists are summed in pieces, so that no thread of an
 # accelerator is left with a long one.
@@ -270,7 +270,7 @@ def mean_field_terms(
     energies: Tensor, terms: Sequence[Term], *, iterations: int, start: Tensor | None
 ) -> Tensor:
     """Run mean field inference from the energies (pixels, K) of one image, or go on from ``start``."""
-    logits = energies.neg().clamp_(NOWHERE, -NOWHERE)
+    logits = energies.neg().clamp_(-LARGEST_ENERGY, LARGEST_ENERGY)
     probs = softmax_(logits.clone()) if start is None else start
     for _ in range(iterations):
         probs = softmax_(logits - pairwise(probs, terms))

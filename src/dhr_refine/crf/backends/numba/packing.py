@@ -11,7 +11,7 @@ import numpy as np
 from dhr_refine.compiled import simd
 from dhr_refine.compiled.jit import compiled
 
-from ...unary import NOWHERE, SMALLEST
+from ...unary import LARGEST_ENERGY, NOWHERE, SMALLEST
 from .tiles import TILE, TILE_COLUMNS, tile_box, tile_count
 
 _ACROSS = (0,) * TILE_COLUMNS
@@ -26,7 +26,8 @@ def _read(given, at, kind, tag):
     if kind == VALUES:
         return numbers
     if kind == ENERGIES:
-        least, most = simd.fill(np.float32(NOWHERE), tag), simd.fill(np.float32(-NOWHERE), tag)
+        least = simd.fill(np.float32(-LARGEST_ENERGY), tag)
+        most = simd.fill(np.float32(LARGEST_ENERGY), tag)
         return simd.minimum(most, simd.maximum(least, simd.sub(simd.fill(np.float32(0), tag), numbers)))
     low, high = simd.fill(np.float32(SMALLEST), tag), simd.fill(np.float32(1), tag)
     return simd.log(simd.minimum(high, simd.maximum(low, numbers)))
