@@ -18,16 +18,16 @@ from .tiles import TILE, tile_box, tile_count
 
 @compiled
 def filter_block(
-    lattice, height, width, packed, before, after, gains, backwards, values, result, chunk, blocks, tag
+    lattice, height, width, packed, before, after, gains, backwards, values, result, chunk, chunks, tag
 ):  # fmt: skip
-    """Filter one block of channels, and add it to the result, times the gain of each channel.
+    """Filter one block of channels out of ``chunks``, and add it to the result, times each channel's gain.
 
     Pixels are weighted ``before`` the filter and ``after`` it; arrays without entries stand for ones. With
     ``backwards``, the axes are blurred in the opposite order: the transpose. ``values`` is working memory.
     """
     lanes = len(tag)
     values[:] = np.float32(0)
-    _splat(lattice, height, width, packed, before, values, chunk, blocks, tag)
+    _splat(lattice, height, width, packed, before, values, chunk, chunks, tag)
     if lattice.hole_starts.size > 1:
         around = np.zeros(0, np.float32)
         blur_plane(lattice, values, 0, around, 0, lattice.hole_starts.size - 1, tag)
@@ -39,14 +39,14 @@ def filter_block(
             blur_chains(values, 0, lattice.chains, lattice.starts[axis], lattice.starts[axis + 1], tag)
         update_copies(lattice.copies, values, 0, tag)
     gain = simd.load(gains, chunk * lanes, tag)
-    _slice(lattice, height, width, values, after, gain, result, chunk, blocks, tag)
+    _slice(lattice, height, width, values, after, gain, result, chunk, chunks, tag)
 
 
 @compiled
-def _splat(lattice, height, width, packed, before, values, chunk, blocks, tag):
+def _splat(lattice, height, width, packed, before, values, chunk, chunks, tag):
     """Add a block of the pixels' values to their vertices."""
     corners, offsets, weights, bases = lattice[:4]
-    d1, lanes, chunks = len(corners), len(tag), len(blocks)
+    d1, lanes = len(corners), len(tag)
     for tile in range(bases.size):
         y0, tall, x0, wide = tile_box(tile, height, width)
         start, pixels, base = y0 * width + x0 * tall, tall * wide, bases[tile] * lanes
@@ -59,10 +59,10 @@ def _splat(lattice, height, width, packed, before, values, chunk, blocks, tag):
 
 
 @compiled
-def _slice(lattice, height, width, values, after, gain, result, chunk, blocks, tag):
+def _slice(lattice, height, width, values, after, gain, result, chunk, chunks, tag):
     """Read a block of the pixels' values from their vertices."""
     corners, offsets, weights, bases = lattice[:4]
-    d1, lanes, chunks = len(corners), len(tag), len(blocks)
+    d1, lanes = len(corners), len(tag)
     zero = simd.fill(np.float32(0), tag)
     for tile in range(bases.size):
         y0, tall, x0, wide = tile_box(tile, height, width)
@@ -77,12 +77,12 @@ def _slice(lattice, height, width, values, after, gain, result, chunk, blocks, t
 
 
 @compiled
-def mix(message, matrix, height, width, result, blocks, tag):
+def mix(message, matrix, height, width, result, chunks, tag):
     """Add the messages of all classes to each class, weighted by a matrix (classes of both, in whole blocks).
 
     ``matrix`` is flat, the classes that send after one another.
     """
-    lanes, chunks = len(tag), len(blocks)
+    lanes = len(tag)
     for tile in range(tile_count(height, width)):
         y0, tall, x0, wide = tile_box(tile, height, width)
         start, pixels = (y0 * width + x0 * tall) * lanes * chunks, tall * wide

@@ -21,6 +21,8 @@ from .tiles import tile_count
 _ONES = np.zeros(0, np.float32)
 # Channels of one filter: those of a vector.
 _CHANNELS = 16
+# Shorter vectors would save little, and each length is compiled for every number of features.
+_LANES = 4
 
 
 class _Field(NamedTuple):
@@ -32,7 +34,8 @@ class _Field(NamedTuple):
 
     @classmethod
     def of(cls, channels: int, size: tuple[int, int]) -> _Field:
-        return cls(size, *layout(channels))
+        lanes, chunks = layout(channels)
+        return cls(size, max(lanes, _LANES), chunks)
 
     @property
     def part(self) -> tuple[int, type]:
@@ -146,7 +149,7 @@ def _add_messages(
         if compat.ndim == 2:
             weights = np.zeros((field.lanes * field.chunks,) * 2, np.float32)
             weights[: len(compat), : len(compat)] = -compat.T
-            mix(message, weights.reshape(-1), *field.size, total, *field.tags)
+            mix(message, weights.reshape(-1), *field.size, total, field.chunks, field.tags[1])
 
 
 def _filter_all(
@@ -172,12 +175,23 @@ def _filter(
     backwards: bool = False,
 ) -> None:
     """Filter one block of channels, and add it to the target times the target's gains."""
-    blocks, tag = field.tags
+    _, tag = field.tags
     (values,) = scratch.take("values", (block_size(kernel.vertices, tag) + 16, np.float32))
     before, after = (_power(kernel.scale, power) for power in around(normalization, backwards=backwards))
     out, gains = target
     filter_block(
-        kernel.lattice, *field.size, packed, before, after, gains, backwards, values, out, chunk, blocks, tag
+        kernel.lattice,
+        *field.size,
+        packed,
+        before,
+        after,
+        gains,
+        backwards,
+        values,
+        out,
+        chunk,
+        field.chunks,
+        tag,
     )
 
 
