@@ -70,10 +70,6 @@ def test_lattice_errors():
     with pytest.raises(TypeError, match=re.escape("images must be uint8 or floating point, got")):
         DenseCRFLattice(IMAGE.long())
     with pytest.raises(
-        ValueError, match="backend='numba' takes uint8 images of three channels, and these are"
-    ):
-        DenseCRFLattice(IMAGE.float(), backend="numba")
-    with pytest.raises(
         ValueError, match="backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice"
     ):
         DenseCRFLattice(IMAGE, backend="pydensecrf")

@@ -21,11 +21,6 @@ class Pixels(NamedTuple):
     values: Tensor  # (B, C, H, W) uint8 or float32
     extents: list[tuple[float, float]]  # least and largest value of each channel; nothing for uint8
 
-    @property
-    def plain(self) -> bool:
-        """Whether these are the images that all backends take: RGB of 8 bits."""
-        return self.values.dtype == torch.uint8 and self.values.shape[1] == 3
-
 
 def read_pixels(images: Tensor) -> Pixels:
     """Return images (B, C, H, W) of uint8 or floating point; waits for the device if they are not uint8."""

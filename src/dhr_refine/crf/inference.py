@@ -68,7 +68,7 @@ def dense_crf(
         would lose all of them keeps all. With 1e-3, many channels of which few occur cost no more than those
         few, and Q changes by about 0.01. Our choice of default leaves none out.
     backend : {"auto", "torch", "numba", "triton", "pydensecrf"}, default "auto"
-        "auto" takes numba for uint8 images of three channels on the CPU if it is installed, else torch.
+        "auto" takes numba on the CPU if it is installed, else torch.
         "triton" are fused kernels for a CUDA device, tested in Triton's interpreter but not on a GPU yet.
         "pydensecrf" runs the reference, one image at a time. What "auto" took is logged at level DEBUG by the
         logger "dhr_refine", and is the ``backend`` of a `DenseCRFLattice`.
@@ -188,7 +188,7 @@ def _run_once(
 ) -> Tensor:
     """Run without a lattice to keep."""
     images = pixels.values
-    backend = choose_backend(backend, images.device, plain=pixels.plain)
+    backend = choose_backend(backend, images.device)
     module = implementation(backend)
     if backend == "pydensecrf":
         return module.mean_field(images, probs, parameters, **options)

@@ -89,7 +89,7 @@ class DenseCRFLattice:
         images = pixels.values
         self.parameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
         warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=3)
-        self.backend = choose_backend(backend, images.device, plain=pixels.plain)
+        self.backend = choose_backend(backend, images.device)
         if self.backend == "pydensecrf":
             raise ValueError(
                 "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "

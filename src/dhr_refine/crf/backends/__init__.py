@@ -45,22 +45,14 @@ def _installed(package: str) -> bool:
     return True
 
 
-def choose_backend(backend: str, device: Device, *, plain: bool = True) -> str:
-    """The backend that serves images on a device, uint8 RGB if plain: the one asked for, never "auto"."""
+def choose_backend(backend: str, device: Device) -> str:
+    """The backend that serves images on a device: the one asked for, never "auto"."""
     check_choice(backend, "backend", BACKENDS)
     if backend == "auto":
-        usable = device.type == "cpu" and _installed("numba")
-        backend = "numba" if plain and usable else "torch"
-        why = ""
-        if device.type == "cpu" and backend == "torch":
-            why = ", which are not uint8 of three channels" if usable else ": numba cannot be used"
+        backend = "numba" if device.type == "cpu" and _installed("numba") else "torch"
+        why = ": numba cannot be used" if device.type == "cpu" and backend == "torch" else ""
         _LOG.debug("dense CRF: backend='auto' is %r for images on %s%s", backend, device, why)
         return backend
-    if backend == "numba" and not plain:
-        raise ValueError(
-            "backend='numba' takes uint8 images of three channels, and these are floating point or have "
-            "another number: pass backend='auto', which takes torch for them"
-        )
     # Triton's own switch: kernels run on the CPU, slowly, to be tested and debugged.
     if backend == "triton" and device.type != "cuda" and os.environ.get("TRITON_INTERPRET") != "1":
         raise ValueError(

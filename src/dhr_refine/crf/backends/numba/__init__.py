@@ -6,13 +6,14 @@ release the GIL; none uses fast-math.
 - ``lattice.py`` builds lattices. Image to simplices, ``tiles.py`` by tiles: ``simplices.py``. Simplices to
   numbered vertices: ``vertices.py`` by the hash tables of ``tables.py``, or ``planes.py`` without any.
   Vertices to neighbours: ``chains.py``. Weights: ``normalise.py``.
-- ``solve.py`` runs mean field on them. Probabilities to logarithms: ``packing.py``. Then, by turns
-  (``iterations.py``), a pass over the pixels, ``passes.py``, and one over the vertices, ``blur.py``.
+- ``solve.py`` runs mean field on the usual pair, positions and colours of three channels. Probabilities to
+  logarithms: ``packing.py``. Then, by turns (``iterations.py``), a pass over the pixels, ``passes.py``, and
+  one over the vertices, ``blur.py``.
+- ``terms.py`` does so for any other terms, by one filter at a time: ``filtering.py``.
 """
 
 from .lattice import NumbaKernel, build_bilateral, build_features, build_gaussian
-from .solve import build_and_infer, mean_field
-from .terms import filter_values, mean_field_terms, pairwise
+from .terms import build_and_infer, filter_values, mean_field, mean_field_terms, pairwise
 
 __all__ = [
     "NumbaKernel",

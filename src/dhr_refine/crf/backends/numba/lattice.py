@@ -23,6 +23,7 @@ from .vertices import embed
 _WINDOW = 2**16
 # A plane of more cells than this many per pixel, and some, holds mostly cells that are no vertices.
 _PLANE_CELLS_PER_PIXEL, _PLANE_CELLS = 2, 2**14
+_NONE = np.zeros(0, np.float32)
 
 
 class Lattice(NamedTuple):
@@ -128,18 +129,18 @@ def build(
 ) -> NumbaKernel:
     """Build the lattice of one image (C, H, W); the channels are those of the geometry, beside positions.
 
-    Where the geometry has no tables, the channels are all there is: features of float32.
+    Where the geometry has no tables, the channels are all there is: features. Floating point is float32.
     """
     height, width = image.shape[1:]
     pixels, corners = height * width, (0,) * (geometry.dimension + 1)
     id_bits = ((pixels + 1) * len(corners) + 1).bit_length()
     words = (0,) if id_bits + geometry.key_bits <= 63 else (0, 0)  # of a slot: a key and a number
-    no_table = np.zeros(0, np.float32)
-    columns, rows, *levels = geometry.tables or (no_table, no_table)
+    given = None
+    tables = geometry.tables
+    if not tables or geometry.rows_first or geometry.scales:
+        given, image, tables = _features(geometry, image), image[:0].view(np.uint8), (_NONE, _NONE)
+    columns, rows, *levels = tables
     colours = np.stack(levels) if levels else np.zeros((0, 256), np.float32)
-    given = None if geometry.tables else _scale_features(geometry, image)
-    if given is not None:
-        image = np.zeros(0, np.uint8)
     bits = scratch.table_bits or max(9, (pixels // 4).bit_length())
     # Large arrays are made here, not in compiled code: NumPy asks the system for large pages.
     weights, offsets, bases, frontiers = _kept(corners, height, width)
@@ -159,11 +160,18 @@ def build(
     return _normalised(lattice, (height, width), geometry.gain, keep_scale=keep_scale)
 
 
-def _scale_features(geometry: Geometry, features: np.ndarray) -> np.ndarray:
-    """Features (d, H, W) as the lattice takes them, flat."""
-    scaled = np.empty(features.shape, np.float32)
-    for own, result, (by, times) in zip(features, scaled, geometry.scales, strict=True):
-        np.multiply(np.divide(own, by, out=result), times, out=result)
+def _features(geometry: Geometry, image: np.ndarray) -> np.ndarray:
+    """Features (d, H, W) of an image (C, H, W) as the lattice takes them, flat; see :class:`Geometry`."""
+    scaled = np.empty((geometry.dimension, *image.shape[1:]), np.float32)
+    if geometry.tables:
+        x, y = (1, 0) if geometry.rows_first else (0, 1)
+        scaled[x], scaled[y] = geometry.tables[x], geometry.tables[y][:, None]
+    channels = scaled[2:] if geometry.tables else scaled
+    for number, table in enumerate(geometry.tables[2:]):
+        channels[number] = table[image[number]]
+    for number, (by, times) in enumerate(geometry.scales):
+        np.divide(image[number], by, out=channels[number])
+        channels[number] *= times
     return scaled.reshape(-1)
 
 

@@ -1,24 +1,30 @@
-"""Filters of any lattice, and mean field from energies with any terms, beside the usual pair of solve.py."""
+"""Mean field with any terms, of which solve.py has the usual pair, and filters of any lattice."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
+from ...geometry import Geometry
 from ...terms import Normalization, Term, around
+from . import solve
 from .filtering import filter_block, mix, softmax
-from .lattice import NumbaKernel
+from .lattice import NumbaKernel, build
 from .memory import Scratch
-from .packing import ENERGIES, VALUES, pack, unpack
+from .packing import ENERGIES, PROBS, VALUES, pack, unpack
 from .passes import block_size
-from .solve import layout, solve_energies
+from .solve import layout
 from .threads import on_threads
 from .tiles import tile_count
 
 _ONES = np.zeros(0, np.float32)
+# Vertices of a pixel with five features, position and three channels.
+_RGB = 6
 # Channels of one filter: those of a vector.
 _CHANNELS = 16
 # Shorter vectors would save little, and each length is compiled for every number of features.
@@ -87,21 +93,81 @@ def filter_values(
     return result
 
 
+def mean_field(
+    bilateral: Sequence[NumbaKernel], gaussian: NumbaKernel, probs: Tensor, **options: Any
+) -> Tensor:
+    """Run mean field inference from probabilities (B, K, H, W) (see unary.py)."""
+    if all(len(kernel.lattice.corners) == _RGB for kernel in bilateral):
+        return solve.mean_field(bilateral, gaussian, probs, **options)
+    return _infer(lambda index, scratch, threads: bilateral[index], gaussian, probs, **options)
+
+
+def build_and_infer(
+    geometry: Geometry, images: Tensor, gaussian: NumbaKernel, probs: Tensor, **options: Any
+) -> Tensor:
+    """Do so with lattices that are not kept: each is gone before the thread turns to the next image."""
+    if geometry.dimension + 1 == _RGB:
+        return solve.build_and_infer(geometry, images, gaussian, probs, **options)
+    arrays = images.numpy()
+    return _infer(
+        lambda index, scratch, threads: build(geometry, arrays[index], threads, scratch),
+        gaussian,
+        probs,
+        **options,
+    )
+
+
+def _infer(
+    find: Callable[[int, Scratch, int], NumbaKernel],
+    gaussian: NumbaKernel,
+    probs: Tensor,
+    *,
+    iterations: int,
+    compat: float,
+    gauss_compat: float,
+) -> Tensor:
+    """Mean field of images whose bilateral kernel has another number of features than the usual one."""
+    given = np.ascontiguousarray(probs.resolve_neg().numpy())
+    given = given.reshape(*given.shape[:2], -1)
+    threads = torch.get_num_threads()
+    inner = 1 if len(given) >= threads else threads
+
+    def run(index: int, scratch: Scratch) -> np.ndarray:
+        kernel = find(index, scratch, inner)
+        terms = Term(kernel, "symmetric", compat), Term(gaussian, "symmetric", gauss_compat)
+        return _mean_field((given[index], PROBS), terms, iterations, None, inner)
+
+    results = on_threads(run, range(len(given)), threads if inner == 1 else 1)
+    return torch.from_numpy(np.stack(results)).view(probs.shape)
+
+
 def mean_field_terms(
     energies: np.ndarray, terms: Sequence[Term], *, iterations: int, start: np.ndarray | None, threads: int
 ) -> np.ndarray:
     """Run mean field inference from the energies (K, N) of one image, or go on from ``start`` (K, N)."""
     pair = sorted(terms, key=lambda term: -len(term.kernel.lattice.corners))
-    if start is None and [len(term.kernel.lattice.corners) for term in pair if term.plain] == [6, 3]:
+    if start is None and [len(term.kernel.lattice.corners) for term in pair if term.plain] == [_RGB, 3]:
         kernels = pair[0].kernel, pair[1].kernel
         compats = float(pair[0].compat), float(pair[1].compat)
-        return solve_energies(kernels, compats, energies, iterations=iterations, threads=threads)
-    size = terms[0].kernel.size if terms else (1, energies.shape[1])
-    field = _Field.of(len(energies), size)
-    result = np.empty(energies.shape, np.float32)
+        return solve.solve_energies(kernels, compats, energies, iterations=iterations, threads=threads)
+    return _mean_field((energies, ENERGIES), terms, iterations, start, threads)
+
+
+def _mean_field(
+    given: tuple[np.ndarray, int],
+    terms: Sequence[Term],
+    iterations: int,
+    start: np.ndarray | None,
+    threads: int,
+) -> np.ndarray:
+    """Mean field from what is given (K, N) (see packing.py)."""
+    classes, pixels = given[0].shape
+    size = terms[0].kernel.size if terms else (1, pixels)
+    field = _Field.of(classes, size)
+    result = np.empty((classes, pixels), np.float32)
     with Scratch.lend() as scratch:
         logits, total, probs, message = scratch.take("terms", *[field.part] * 4)
-        field.pack(energies, ENERGIES, logits)
+        field.pack(*given, logits)
         if start is None:
             softmax(logits, *size, probs, *field.tags)
         else:
