@@ -1,11 +1,11 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
+from .adaptive import pamr, par
 from .crf import DenseCRFLattice, PermutohedralLattice, dense_crf, probs_from_labels
 from .discriminant import ClassDiscriminant
 from .features import capture_layers, tokens_to_map
 from .files import Cams, read_cams
 from .memory import ClassMemory
-from .pamr import pamr
 from .pooling import ClassCentroids, class_avg_pool
 from .rebalance_calls import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
@@ -31,6 +31,7 @@ __all__ = [
     "dense_crf",
     "has_labels",
     "pamr",
+    "par",
     "probs_from_labels",
     "read_cams",
     "refine_mask",

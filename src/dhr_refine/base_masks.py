@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .adaptive import pamr
 from .crf import dense_crf
-from .pamr import pamr
 
 Boundary = Literal["crf", "pamr"] | None
 """Name of a boundary tool, or none."""

@@ -7,12 +7,12 @@ import math
 import torch
 from torch import Tensor
 
+from .adaptive import pamr
 from .checks import check_data, describe, find_extent
 from .crf import DenseCRFLattice
 from .crf.inference import refine_checked
 from .inputs import Batch, Boundary
 from .maps import resize
-from .pamr import pamr
 from .recipe import Recipe
 
 

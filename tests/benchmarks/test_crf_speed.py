@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from harness import environment, interleave, peak_of, publish, seconds, table, threads
 from photos import LATTICE, PRESETS, photo, scores
 
-from dhr_refine import DenseCRFLattice, dense_crf, pamr
+from dhr_refine import DenseCRFLattice, dense_crf, pamr, par
 from dhr_refine.crf.lattice import gaussian_lattices
 
 
@@ -69,6 +69,12 @@ def test_dense_crf(benchmark, variant, preset, classes, number):
 def test_pamr(benchmark):
     with threads(1):
         benchmark(pamr, photo("astronaut", 512, 512), scores(4, 512, 512))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5])
+def test_par(benchmark, scale):
+    with threads(1):
+        benchmark(par, photo("astronaut", 512, 512), scores(4, 512, 512), scale=scale)
 
 
 # --- tables -------------------------------------------------------------------------------------------
@@ -225,7 +231,7 @@ def peak(backend: str, classes: int) -> int:
 
 
 def boundary_table(rounds: int) -> Iterator[str]:
-    """PAMR beside the CRF."""
+    """PAMR and PAR beside the CRF."""
     image, probs = photo("astronaut", 512, 512), scores(4, 512, 512)
     with threads(1):
         times = interleave(
@@ -233,6 +239,8 @@ def boundary_table(rounds: int) -> Iterator[str]:
                 "pydensecrf": lambda: dense_crf(image, probs, backend="pydensecrf"),
                 "dense_crf": lambda: dense_crf(image, probs),
                 "pamr": lambda: pamr(image, probs),
+                "par": lambda: par(image, probs),
+                "par, scale=0.5": lambda: par(image, probs, scale=0.5),
             },
             rounds=rounds,
         )

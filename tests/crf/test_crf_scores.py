@@ -9,7 +9,7 @@ import pytest
 import torch
 from photos import photo, scores
 
-from dhr_refine import Recipe, dense_crf, pamr, refine_mask
+from dhr_refine import Recipe, dense_crf, pamr, par, refine_mask
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,7 +96,7 @@ def test_the_first_pixel_below_zero_excludes_no_class(backend):
         ),
     ],
 )
-@pytest.mark.parametrize("tool", [dense_crf, pamr])
+@pytest.mark.parametrize("tool", [dense_crf, pamr, par])
 def test_numbers_below_zero_that_are_no_scores(tool, make, message):
     probs = make(scores(3, *SIZE))
     with pytest.raises(ValueError, match=re.escape("probs must not be negative, got -")) as error:

@@ -22,6 +22,7 @@ NAMES = {
     "class_avg_pool",
     "dense_crf",
     "pamr",
+    "par",
     "refine_mask",
     "refine_steps",
     "sinkhorn_ot",
@@ -68,6 +69,10 @@ SIGNATURES = {
         {"iterations": 10, "sxy": 67, "srgb": 3, "compat": 4, "gauss_sxy": 1, "gauss_compat": 3},
     ),
     "pamr": ({"images": MUST, "probs": MUST}, {"iterations": 10, "dilations": (1, 2, 4, 8, 12, 24)}),
+    "par": (
+        {"images": MUST, "probs": MUST},
+        {"iterations": 10, "dilations": (1, 2, 4, 8, 12, 24), "colour": 0.3, "position": 0.01, "scale": 1.0},
+    ),
 }  # fmt: skip
 
 

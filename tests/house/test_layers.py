@@ -28,7 +28,7 @@ LAYERS = {
         ("features", "training", "metrics", "files"),  # what stands beside the step
         ("discriminant", "pooling", "transport"),
         ("recipe",),
-        ("crf", "pamr"),
+        ("crf", "adaptive"),
         ("base_masks", "rebalance", "inputs"),
         ("crops", "memory", "rebalance_calls"),
         ("keep", "seed", "steps"),
@@ -55,9 +55,7 @@ ONLY = {
     "files": {"checks", "errors"},
 }
 # Modules named like what their package's __init__ exports, which then hides them.
-HIDDEN = {
-    "dhr_refine.pamr": "one function in one file; who needs the file itself takes it from sys.modules",
-}
+HIDDEN: dict[str, str] = {}
 MOST_LINES = 500
 LONG_FILES: dict[str, str] = {}
 MOST_LINES_OF_FUNCTION = 60  # without the docstring

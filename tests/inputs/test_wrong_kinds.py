@@ -47,6 +47,7 @@ CALLS = {
     ),
     "dense_crf": (dhr_refine.dense_crf, {"images": SCENE.image, "probs": PROBS, "iterations": 1}),
     "pamr": (dhr_refine.pamr, {"images": SCENE.image, "probs": PROBS, "iterations": 1, "dilations": (1,)}),
+    "par": (dhr_refine.par, {"images": SCENE.image, "probs": PROBS, "iterations": 1, "dilations": (1,)}),
     "probs_from_labels": (dhr_refine.probs_from_labels, {"labels": SCENE.mask, "num_classes": 9}),
     "Recipe": (Recipe, {}),
     "View.of": (training.View.of, {"image_size": (10, 12), "window": (0, 0, 5, 5)}),
