@@ -127,7 +127,10 @@ def parser() -> argparse.ArgumentParser:
     )
     work = result.add_argument_group("refinement")
     work.add_argument(
-        "--boundary", choices=("crf", "pamr", "none"), default="crf", help="boundary tool (%(default)s)"
+        "--boundary",
+        choices=("crf", "pamr", "par", "none"),
+        default="crf",
+        help="boundary tool (%(default)s)",
     )
     work.add_argument(
         "--recipes", type=_recipes, default=tuple(RECIPES), help=f"of {','.join(RECIPES)} (all of them)"

@@ -69,11 +69,13 @@ for axis, tau in zip(axes, shown):
 # %%
 # Which boundary tool?
 # --------------------
-# Besides the dense CRF with its defaults, and PAMR: none, and a callable of your own, here the CRF of SEAM.
+# Besides the dense CRF with its defaults, PAMR and PAR: none, and a callable of your own, here the CRF of
+# SEAM.
 
 tools = {
     'boundary="crf"': "crf",
     'boundary="pamr"': "pamr",
+    'boundary="par"': "par",
     "boundary=None": None,
     "boundary=seam_crf": partial(dense_crf, sxy=80, srgb=13, compat=10, gauss_sxy=3),
 }
@@ -84,14 +86,15 @@ for title, tool in tools.items():
     results[title] = refine_mask(*inputs, labels=tags, boundary=tool)
     print(f"{title:<18} {1e3 * (time.perf_counter() - start):5.0f} ms")
 
-figure, axes = plt.subplots(2, 2, figsize=(7, 7.4), constrained_layout=True)
+figure, axes = plt.subplots(2, 3, figsize=(10, 7.2), constrained_layout=True)
+axes[1, 2].set_axis_off()
 for axis, (title, mask) in zip(axes.flat, results.items()):
     axis.imshow(viz.overlay_mask(image, mask))
     axis.set_title(title, fontsize=10, family="monospace")
     axis.set_axis_off()
 
 # %%
-# The CRF gives the sharpest edges and erases what is thin or coloured like its surroundings; PAMR is local
-# and milder; without a tool the edges are those of the feature grid. What is best for the mIoU is decided by
-# ground truth on a few dozen images, with `dhr_refine.metrics.MaskScores`, never by one photo. The
+# The CRF gives the sharpest edges and erases what is thin or coloured like its surroundings; PAMR and PAR are
+# local and milder; without a tool the edges are those of the feature grid. What is best for the mIoU is
+# decided by ground truth on a few dozen images, with `dhr_refine.metrics.MaskScores`, never by one photo. The
 # results on real masks are in :doc:`/dense_crf` and :doc:`/differences`.

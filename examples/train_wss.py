@@ -50,7 +50,7 @@ from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
-from dhr_refine import ClassMemory, dense_crf, pamr, refine_mask, viz
+from dhr_refine import ClassMemory, dense_crf, pamr, par, refine_mask, viz
 from dhr_refine.datasets import voc
 from dhr_refine.errors import UserError
 from dhr_refine.files.writing import index_png, write_atomic
@@ -59,7 +59,7 @@ from dhr_refine.pretrained.fetch import cache_dir
 from dhr_refine.training import View, has_labels
 
 IGNORE = 255
-BOUNDARIES = {"crf": dense_crf, "pamr": pamr}
+BOUNDARIES = {"crf": dense_crf, "pamr": pamr, "par": par}
 KINDS = ("CAM mask", "base mask", "target mask", "network")
 
 

@@ -13,7 +13,16 @@ import torch
 from command_line import explained
 from torch import Tensor
 
-from dhr_refine import ClassDiscriminant, ClassMemory, DenseCRFLattice, Recipe, dense_crf, pamr, refine_steps
+from dhr_refine import (
+    ClassDiscriminant,
+    ClassMemory,
+    DenseCRFLattice,
+    Recipe,
+    dense_crf,
+    pamr,
+    par,
+    refine_steps,
+)
 from dhr_refine.datasets.cache import Cache, digest
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
@@ -22,6 +31,8 @@ from quality.samples import Sample
 
 BASE = ("", "base mask")
 STAGES = ("seed", "+ USS", "+ WSS", "final without WSS", "final")
+
+NAMED = {"pamr": pamr, "par": par}
 
 Row = tuple[str, str]
 """Name of a variant ("" for the base masks) and of a stage."""
@@ -99,7 +110,7 @@ class Edges:
     """A boundary tool for one image: one lattice, and no probabilities worked on twice."""
 
     def __init__(self, tool: Any):
-        """Take "crf", "pamr", None or a callable, as refine_mask does."""
+        """Take "crf", "pamr", "par", None or a callable, as refine_mask does."""
         self.tool = tool
         self.done: dict[str, Tensor] = {}
         self.lattice: DenseCRFLattice | None = None
@@ -117,7 +128,7 @@ class Edges:
         if self.tool == "crf":
             self.lattice = self.lattice or DenseCRFLattice(images)
             return dense_crf(images, probs, lattice=self.lattice)
-        return pamr(images, probs) if self.tool == "pamr" else self.tool(images, probs)
+        return NAMED.get(self.tool, self.tool)(images, probs)
 
 
 def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int = 255) -> dict[str, Tensor]:

@@ -49,7 +49,10 @@ def _parser() -> argparse.ArgumentParser:
         "--photo", action="append", choices=tuple(PHOTOS), dest="photos", help="only this photo; repeatable"
     )
     demo.add_argument(
-        "--boundary", choices=("crf", "pamr", "none"), default="crf", help="boundary tool (%(default)s)"
+        "--boundary",
+        choices=("crf", "pamr", "par", "none"),
+        default="crf",
+        help="boundary tool (%(default)s)",
     )
     demo.add_argument(
         "--recipe",

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from .adaptive import pamr
-from .checks import check_data, describe, find_extent
-from .crf import DenseCRFLattice
-from .crf.inference import refine_checked
-from .inputs import Batch, Boundary
+from .edges import Boundary, Edges
+from .inputs import Batch
 from .maps import resize
 from .recipe import Recipe
 
@@ -30,16 +25,13 @@ class Crops:
         self.full = batch.base.shape[1:]
         self.tags = batch.tags[rows[0]]
         self.classes = batch.counts[rows[0]]
-        self.images = None
+        images = None
         if boundary is not None and batch.images is not None:
             # A copy, as of the probabilities below: a callable may write into its arguments.
-            self.images = self.cut(batch.images[self.index])
+            images = self.cut(batch.images[self.index])
         self.boundary = boundary
-        # One lattice serves the seed and the result.
-        self.lattice = None
-        if boundary == "crf":
-            assert self.images is not None
-            self.lattice = DenseCRFLattice(self.images)
+        # The seed and the result share what the tool builds for the images.
+        self.edges = Edges(boundary, images, "boundary")
 
     def take(self, maps: Tensor) -> Tensor:
         """Pick the images out of a batch."""
@@ -58,32 +50,7 @@ class Crops:
 
     def refine_edges(self, probs: Tensor) -> Tensor:
         """Apply the boundary tool to (b, k, h, w)."""
-        if self.boundary is None:
-            return probs
-        if callable(self.boundary):
-            if probs.shape[1] == 1:  # nothing to part: a CRF gives the one class everything, or refuses
-                return torch.ones_like(probs)
-            result = self.boundary(self.images, probs.clone())
-            if not isinstance(result, Tensor) or result.shape != probs.shape:
-                raise ValueError(
-                    f"boundary must return probabilities of shape {tuple(probs.shape)}, got "
-                    f"{describe(result)}: keep the shape of its second argument"
-                )
-            check_data(result, "the result of boundary")
-            result = result.detach().to(probs)
-            low, high = find_extent(result)
-            if not (math.isfinite(low) and math.isfinite(high)):
-                raise ValueError(
-                    "the result of boundary holds NaN or infinity in float32: return probabilities in [0, 1]"
-                )
-            if low < 0:
-                raise ValueError("boundary returned negative values: return probabilities, not logarithms")
-            return result
-        assert self.images is not None
-        if self.boundary == "pamr":
-            return pamr(self.images, probs)
-        assert self.lattice is not None
-        return refine_checked(self.images, probs, self.lattice)
+        return self.edges(probs)
 
 
 def make_crops(batch: Batch, boundary: Boundary, rows: list[int]) -> list[Crops]:

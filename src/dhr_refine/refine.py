@@ -12,12 +12,12 @@ from torch import Tensor
 from .compiled import eager
 from .crops import Crops, enlarge, first_best, make_crops
 from .discriminant import ClassDiscriminant
+from .edges import Boundary
 from .inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
     Background,
     Batch,
-    Boundary,
     BoxFormat,
     Options,
     Request,
@@ -82,7 +82,7 @@ def refine_mask(
     images : Tensor, (B, 3, H, W), optional
         The same crops: uint8 (also channels last), floating point in [0, 1], or normalised with ``mean`` and
         ``std`` (a floating point batch within [-0.1, 1.1] is taken to be in [0, 1]). Needed by
-        ``boundary="crf"`` and ``"pamr"``.
+        ``boundary="crf"``, ``"pamr"`` and ``"par"``.
     labels : Tensor (B, C) or list of index lists, optional
         Image tags without background: multi-hot of any dtype, or 0-based foreground indices per image (also
         naming the channels of ``cams`` where these hold the tags only, labels without a tag take no part
@@ -110,10 +110,10 @@ def refine_mask(
         Cosine in [-1, 1] of USS centroids above which classes are alike; 0.8 in the paper.
     reg : float
         Entropic regulariser of the transport; 0.1 in the paper.
-    boundary : {"crf", "pamr"}, None or callable
-        Boundary tool for the seed and the result: :func:`dense_crf` or :func:`pamr` with their defaults,
-        none, or ``callable(images, probs) -> probs`` that gets uint8 images (b, 3, h, w) (None without
-        images) and float32 probabilities (b, k, h, w) of crops of one size.
+    boundary : {"crf", "pamr", "par"}, None or callable
+        Boundary tool for the seed and the result: :func:`dense_crf`, :func:`pamr` or :func:`par` with their
+        defaults, none, or ``callable(images, probs) -> probs`` that gets uint8 images (b, 3, h, w) (None
+        without images) and float32 probabilities (b, k, h, w) of crops of one size.
     recipe : Recipe, optional
         Choices that the paper leaves open; the default is ``Recipe()``.
     memory : ClassMemory or ClassDiscriminant, optional

@@ -29,6 +29,7 @@ LAYERS = {
         ("discriminant", "pooling", "transport"),
         ("recipe",),
         ("crf", "adaptive"),
+        ("edges",),
         ("base_masks", "rebalance", "inputs"),
         ("crops", "memory", "rebalance_calls"),
         ("keep", "seed", "steps"),

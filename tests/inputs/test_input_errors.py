@@ -97,8 +97,8 @@ BOXED = {"box_format": "xyxy"}
         ({"boxes": [(9, 0, 5, 4), None], **BOXED}, ValueError, r"boxes\[0\] is x 9..5"),
         ({"boxes": BOXES, "box_format": "yyxx"}, ValueError, r"boxes\[0\] is x 50..36, y 4..3 read as yyxx"),
         # images
-        ({"boundary": "crf"}, ValueError, "images must be given for boundary='crf' or 'pamr': pass the images, or boundary=None"),
-        ({"boundary": "pamr"}, ValueError, "images must be given for boundary='crf' or 'pamr'"),
+        ({"boundary": "crf"}, ValueError, "images must be given for boundary='crf', 'pamr' or 'par': pass the images, or boundary=None"),
+        ({"boundary": "par"}, ValueError, "images must be given for boundary='crf', 'pamr' or 'par'"),
         ({"images": IMAGES[0]}, ValueError, r"images must have shape \(B, 3, H, W\)"),
         ({"images": IMAGES[:1]}, ValueError, "images has batch size 1 but masks has 2"),
         ({"images": IMAGES[..., :-1]}, ValueError, r"images must have shape \(B, 3, H, W\) with the size of masks \(40, 56\), got a torch.uint8 tensor"),

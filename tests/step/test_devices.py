@@ -7,7 +7,7 @@ import torch
 from photos import photo, scores
 from scenes import make_scene, stack
 
-from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, refine_mask, refine_steps
+from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, par, refine_mask, refine_steps
 
 pretend_device = pytest.importorskip("pretend_device", exc_type=ImportError)
 DEVICE, PretendDevice = pretend_device.DEVICE, pretend_device.PretendDevice
@@ -37,7 +37,7 @@ TAGS = torch.zeros(2, 8)
 TAGS[:, [2, 6]] = 1
 
 
-@pytest.mark.parametrize("boundary", [None, "crf", "pamr"])
+@pytest.mark.parametrize("boundary", [None, "crf", "pamr", "par"])
 @pytest.mark.parametrize(
     "recipe", [Recipe(), Recipe.paper(), Recipe.released()], ids=["own", "paper", "code"]
 )
@@ -77,6 +77,7 @@ def test_boundary_tools(options):
     check_equal(dense_crf, IMAGES, probs, backend="torch", **options)
     check_equal(kept, IMAGES, probs)
     check_equal(pamr, IMAGES, probs)
+    check_equal(par, IMAGES, probs)
 
 
 def test_the_pretence_holds():

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from one_scene import run, same
 from scenes import make_scene, stack
 
-from dhr_refine import Recipe, refine_mask, refine_steps
+from dhr_refine import Recipe, dense_crf, pamr, par, refine_mask, refine_steps
 
 
 def test_boundary_tools_by_name_are_the_public_functions():
-    from dhr_refine import dense_crf, pamr
-
     scene = make_scene(0, size=(24, 32))
-    for name, tool in (("pamr", pamr), ("crf", dense_crf)):
+    for name, tool in (("pamr", pamr), ("par", par), ("crf", dense_crf)):
         by_name = run(scene, boundary=name)
         assert same(by_name, run(scene, boundary=tool))
         assert not torch.equal(by_name.probs, run(scene).probs)
@@ -178,3 +178,16 @@ def test_a_released_box_of_one_cell_reads_that_cell():
     run(scene._replace(cams=cams), boxes=box, box_format="xyxy", recipe=Recipe.released(), boundary=boundary)
     assert seen[0].shape == (1, 2, 4, 4)
     assert (seen[0][0, 0] == 1).all()  # everywhere: the neighbour cell is not in it
+
+
+def test_par_at_half_resolution_as_a_callable():
+    scene = make_scene(0)
+    steps = run(scene, boundary=partial(par, scale=0.5))
+    assert not same(steps, run(scene, boundary="par"))
+
+    def by_hand(images, probs):
+        small = [F.interpolate(v.float(), (20, 28), mode="bilinear") for v in (images, probs)]
+        return F.interpolate(par(*small), images.shape[2:], mode="bilinear")
+
+    assert scene.mask.shape == (40, 56)
+    assert same(steps, run(scene, boundary=by_hand), tolerance=1e-5)

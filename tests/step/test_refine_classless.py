@@ -23,7 +23,7 @@ def same_image(images, probs):
     return probs / probs.sum(1, keepdim=True).clamp_min(1e-6)
 
 
-TOOLS = [None, None, "crf", "pamr", same_image]
+TOOLS = [None, None, "crf", "pamr", "par", same_image]
 
 
 def without_classes(scene, _background=None):

@@ -80,7 +80,7 @@ def test_a_recipe_of_ones_own():
         (
             {"boundary": "densecrf"},
             ValueError,
-            "boundary must be 'crf', 'pamr', None or a callable, got 'densecrf'",
+            "boundary must be 'crf', 'pamr', 'par', None or a callable, got 'densecrf'",
         ),
     ],
 )

@@ -13,7 +13,7 @@ from .examples import Examples, Form, read_examples
 from .images import IMAGENET_MEAN, IMAGENET_STD, read_images
 from .labels import pad
 from .names import Names as ArgumentNames
-from .options import Boundary, Options, read_options
+from .options import Options, read_options
 from .request import Request, read_groups
 from .slips import Evidence, warn_about_slips
 from .tags import Background
@@ -24,7 +24,6 @@ __all__ = [
     "ArgumentNames",
     "Background",
     "Batch",
-    "Boundary",
     "Box",
     "BoxFormat",
     "Evidence",

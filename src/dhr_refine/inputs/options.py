@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from torch import Tensor
-
-from ..checks import check_choice, check_ignore_index, check_range, describe, show
+from ..checks import check_choice, check_ignore_index, check_range, describe
 from ..discriminant import ClassDiscriminant
+from ..edges import Boundary, check_boundary, is_named
 from ..recipe import Recipe
 from ..transport.solver import check_reg
 from .boxes import BoxFormat
 from .tags import Background
-
-Boundary = Literal["crf", "pamr"] | Callable[[Tensor | None, Tensor], Tensor] | None
 
 
 class Options(NamedTuple):
@@ -40,7 +37,7 @@ class Options(NamedTuple):
     @property
     def needs_images(self) -> bool:
         """Whether the boundary tool cannot do without images."""
-        return self.boundary in ("crf", "pamr")
+        return is_named(self.boundary)
 
 
 def read_options(
@@ -64,10 +61,7 @@ def read_options(
     check_range(tau, "tau", -1.0, 1.0)
     check_reg(reg)
     check_ignore_index(ignore_index)
-    if not _is_boundary(boundary):
-        raise ValueError(
-            f"boundary must be 'crf', 'pamr', None or a callable, got {show(boundary)}: pass one of them"
-        )
+    check_boundary(boundary, "boundary")
     check_choice(background, "background", ("first", "last", "none"))
     if not isinstance(keep_unknown, bool):
         raise TypeError(f"keep_unknown must be a bool, got {describe(keep_unknown)}: pass True or False")
@@ -79,7 +73,3 @@ def read_options(
     return Options(
         box_format, background, ignore_index, keep_unknown, mean, std, tau, reg, boundary, recipe, known
     )
-
-
-def _is_boundary(value: object) -> bool:
-    return value is None or callable(value) or (isinstance(value, str) and value in ("crf", "pamr"))

@@ -17,6 +17,7 @@ from ..checks import (
     check_tensor,
     describe,
 )
+from ..edges import names_of_tools
 from .names import Names, check_entries
 from .tags import Entry, read_entries
 
@@ -104,7 +105,7 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
         images = check(images, "images", "3", "H", "W", floating=False)
     elif needs_images:
         raise ValueError(
-            f"{names.of('images')} must be given for boundary='crf' or 'pamr': pass the images, or "
+            f"{names.of('images')} must be given for boundary={names_of_tools()}: pass the images, or "
             "boundary=None"
         )
     if not batched:

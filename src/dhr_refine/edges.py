@@ -1,0 +1,83 @@
+"""The boundary tool of a call: a name, none, or the caller's function, whose results are checked."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from .adaptive import pamr, par
+from .checks import check_data, describe, find_extent, show
+from .crf import DenseCRFLattice
+from .crf.inference import refine_checked
+
+BoundaryName = Literal["crf", "pamr", "par"]
+Boundary = BoundaryName | Callable[[Tensor | None, Tensor], Tensor] | None
+"""A boundary tool as callers pass it."""
+_NAMES = get_args(BoundaryName)
+_LOCAL = {"pamr": pamr, "par": par}
+
+
+def names_of_tools() -> str:
+    """The names, for errors: 'crf', 'pamr' or 'par'."""
+    return f"{', '.join(map(repr, _NAMES[:-1]))} or {_NAMES[-1]!r}"
+
+
+def check_boundary(value: object, argument: str) -> None:
+    """Raise unless a value is a boundary tool."""
+    if value is None or callable(value) or is_named(value):
+        return
+    names = ", ".join(map(repr, _NAMES))
+    raise ValueError(f"{argument} must be {names}, None or a callable, got {show(value)}: pass one of them")
+
+
+def is_named(value: object) -> bool:
+    """Whether a boundary tool is one of the library's own, which cannot do without images."""
+    return isinstance(value, str) and value in _NAMES
+
+
+class Edges:
+    """A boundary tool for images of one size: the CRF's lattice is built once for all calls."""
+
+    def __init__(self, tool: Boundary, images: Tensor | None, argument: str):
+        """Take the images (b, 3, h, w) uint8, and what the caller calls the tool."""
+        self.tool, self.images, self.argument = tool, images, argument
+        self.lattice = None
+        if tool == "crf":
+            assert images is not None
+            self.lattice = DenseCRFLattice(images)
+
+    def __call__(self, probs: Tensor) -> Tensor:
+        """Apply the tool to (b, k, h, w)."""
+        if self.tool is None:
+            return probs
+        if callable(self.tool):
+            if probs.shape[1] == 1:  # nothing to part: a CRF gives the one class everything, or refuses
+                return torch.ones_like(probs)
+            return self._checked(self.tool(self.images, probs.clone()), probs)
+        assert self.images is not None
+        if self.lattice is not None:
+            return refine_checked(self.images, probs, self.lattice)
+        return _LOCAL[self.tool](self.images, probs)
+
+    def _checked(self, result: object, probs: Tensor) -> Tensor:
+        """What the caller's function returned, or an error."""
+        name = self.argument
+        if not isinstance(result, Tensor) or result.shape != probs.shape:
+            raise ValueError(
+                f"{name} must return probabilities of shape {tuple(probs.shape)}, got "
+                f"{describe(result)}: keep the shape of its second argument"
+            )
+        check_data(result, f"the result of {name}")
+        result = result.detach().to(probs)
+        low, high = find_extent(result)
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ValueError(
+                f"the result of {name} holds NaN or infinity in float32: return probabilities in [0, 1]"
+            )
+        if low < 0:
+            raise ValueError(f"{name} returned negative values: return probabilities, not logarithms")
+        return result
