@@ -15,8 +15,7 @@ on a photo whose tags are all that we know about it.
 import matplotlib.pyplot as plt
 import torch
 
-from dhr_refine import refine_mask, refine_steps, viz
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import base_mask, refine_mask, refine_steps, viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 
@@ -34,7 +33,7 @@ print(tuple(image.shape), list(photo.tags))
 classifier = Classifier.load()
 cams, levels = classifier(image, [list(group) for group in photo.tags.values()])
 wss = [level[0] for level in levels]  # two levels (D, h, w)
-base = make_base_mask(cams, image, background=0.45, boundary="crf")  # (H, W), 0 background
+base = base_mask(cams, range(len(cams)), image, background=0.45, refine="crf")  # (H, W), 0 background
 
 figure, axes = plt.subplots(1, len(cams), figsize=(12, 3.3), constrained_layout=True)
 for axis, name, cam in zip(axes, photo.tags, cams):

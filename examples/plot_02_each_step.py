@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import torch
 
 from dhr_refine import (
+    base_mask,
     class_avg_pool,
     dense_crf,
     refine_steps,
@@ -21,7 +22,6 @@ from dhr_refine import (
     viz,
     wss_rebalance,
 )
-from dhr_refine.base_masks import make_base_mask
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 
@@ -30,7 +30,7 @@ image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
 wss = [level[0] for level in levels]
 uss = VisionTransformer.load()(image)[0]
-base = make_base_mask(cams, image, background=0.45, boundary="crf")
+base = base_mask(cams, range(len(cams)), image, background=0.45, refine="crf")
 tags = torch.ones(len(photo.tags), dtype=torch.bool)
 TAU = 0.7  # the paper's 0.8 makes no group on this photo
 steps = refine_steps(cams, base, uss, wss, image, labels=tags, tau=TAU)

@@ -16,8 +16,7 @@ from functools import partial
 import matplotlib.pyplot as plt
 import torch
 
-from dhr_refine import dense_crf, refine_mask, refine_steps, viz
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import base_mask, dense_crf, refine_mask, refine_steps, viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 
@@ -25,7 +24,7 @@ photo = PHOTOS["astronaut"]
 image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
 uss = VisionTransformer.load()(image)[0]
-base = make_base_mask(cams, image, background=0.45, boundary="crf")
+base = base_mask(cams, range(len(cams)), image, background=0.45, refine="crf")
 tags = torch.ones(len(photo.tags), dtype=torch.bool)
 inputs = (cams, base, uss, [level[0] for level in levels], image)
 

@@ -17,8 +17,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from dhr_refine import refine_mask, viz
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import base_mask, refine_mask, viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.training import View, has_labels
@@ -51,12 +50,8 @@ outputs = [classifier(crop, list(classes.values())) for crop in images]
 cams = torch.stack([output.cams for output in outputs])
 wss = [torch.cat(level) for level in zip(*(output.features for output in outputs))]
 uss = torch.cat([transformer(crop) for crop in images])
-base = torch.stack(
-    [
-        make_base_mask(cam * tag[:, None, None], crop, background=0.45, boundary="crf")
-        for cam, tag, crop in zip(cams, tags, images)
-    ]
-)
+context = {"labels": tags, "boxes": boxes, "box_format": "xyxy"}
+base = base_mask(cams, images=images, background=0.45, refine="crf", **context)
 print("cams", tuple(cams.shape), " wss", [tuple(level.shape) for level in wss], " uss", tuple(uss.shape))
 
 # %%
@@ -64,7 +59,7 @@ print("cams", tuple(cams.shape), " wss", [tuple(level.shape) for level in wss], 
 # --------------
 # Between the base mask and the segmentation loss:
 
-masks = refine_mask(cams, base, uss, wss, images, labels=tags, boxes=boxes, box_format="xyxy")
+masks = refine_mask(cams, base, uss, wss, images, **context)
 
 logits = torch.randn(2, 1 + len(classes), 448, 448)  # your decoder's output
 loss = F.cross_entropy(logits, masks, ignore_index=255)

@@ -14,8 +14,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from dhr_refine import DenseCRFLattice, refine_mask, refine_steps, sinkhorn_ot, viz
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import DenseCRFLattice, base_mask, refine_mask, refine_steps, sinkhorn_ot, viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 
@@ -24,7 +23,7 @@ names = photo.names
 image = photo.load()
 cams, levels = Classifier.load()(image, [list(group) for group in photo.tags.values()])
 uss = VisionTransformer.load()(image)[0]
-base = make_base_mask(cams, image, background=0.45, boundary="crf")
+base = base_mask(cams, range(len(cams)), image, background=0.45, refine="crf")
 inputs = (cams, base, uss, [level[0] for level in levels], image)
 tags = torch.ones(len(photo.tags), dtype=torch.bool)
 steps = refine_steps(*inputs, labels=tags)

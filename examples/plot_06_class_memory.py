@@ -17,8 +17,7 @@ so that the page runs anywhere; on a data set they are its images, see :doc:`/me
 import matplotlib.pyplot as plt
 import torch
 
-from dhr_refine import ClassMemory, refine_steps, viz
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import ClassMemory, base_mask, refine_steps, viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 
@@ -30,10 +29,9 @@ def look(image, photo):
     """What refine_steps takes for an image, as keyword arguments."""
     output = classifier(image, [list(group) for group in photo.tags.values()])
     tags = [names.index(name) - 1 for name in photo.tags]
-    local = make_base_mask(output.cams, image, background=0.3, boundary="crf")
     return {
         "cams": output.cams,
-        "masks": torch.tensor([0, *(tag + 1 for tag in tags)])[local],
+        "masks": base_mask(output.cams, tags, image, background=0.3, refine="crf"),
         "uss_features": transformer(image)[0],
         "wss_features": [level[0] for level in output.features],
         "images": image,

@@ -50,7 +50,7 @@ from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
-from dhr_refine import ClassMemory, dense_crf, pamr, par, refine_mask, viz
+from dhr_refine import ClassMemory, base_mask, dense_crf, pamr, par, refine_mask, viz
 from dhr_refine.datasets import voc
 from dhr_refine.errors import UserError
 from dhr_refine.files.writing import index_png, write_atomic
@@ -74,27 +74,23 @@ def base_masks(out: Output, batch: Batch, options: argparse.Namespace, *, feedba
     The scores are the CAMs over their maximum beside a constant for the background, and, with the weight
     ``feedback``, the network's own segmentation restricted to the tags and the background.
     """
-    masks = torch.full_like(batch.images[:, 0], IGNORE, dtype=torch.long)
-    for b, (x0, y0, x1, y1) in enumerate(batch.boxes):
-        tags = batch.tags[b].nonzero()[:, 0]
-        labels = F.pad(tags + 1, (1, 0))  # the background first
-        if not len(tags):
-            masks[b, y0:y1, x0:x1] = 0
-            continue
+    size = batch.images.shape[-2:]
+    masks = []
+    for cams, logits, tags, image, box in zip(out.cams, out.logits, batch.tags, batch.images, batch.boxes):
 
-        def enlarge(maps: Tensor, box: Any = (..., slice(y0, y1), slice(x0, x1))) -> Tensor:
-            return F.interpolate(maps[None].float(), masks.shape[1:], mode="bilinear")[0][box]
+        def finish(crop: Tensor | None, scores: Tensor, own: Any = (logits, tags, box)) -> Tensor:
+            assert crop is not None
+            if feedback:
+                logits, tags, (x0, y0, x1, y1) = own
+                labels = F.pad(tags.nonzero()[:, 0] + 1, (1, 0))  # the background first
+                maps = logits[labels].float().softmax(0)
+                maps = F.interpolate(maps[None], size, mode="bilinear")[..., y0:y1, x0:x1]
+                scores = (1 - feedback) * scores + feedback * maps
+            return BOUNDARIES[options.boundary](crop, scores)
 
-        cams = enlarge(out.cams[b, tags].relu())
-        cams = cams / cams.amax((1, 2), keepdim=True).clamp_min(1e-6)
-        scores = F.pad(cams, (0, 0, 0, 0, 1, 0), value=options.background)
-        scores = scores / scores.sum(0)
-        if feedback:
-            own = enlarge(out.logits[b, labels].float().softmax(0))
-            scores = (1 - feedback) * scores + feedback * own
-        scores = BOUNDARIES[options.boundary](batch.images[b, :, y0:y1, x0:x1], scores)
-        masks[b, y0:y1, x0:x1] = labels[scores.argmax(0)]
-    return masks
+        at = {"boxes": box, "box_format": "xyxy", "ignore_index": IGNORE}
+        masks.append(base_mask(cams, tags, image, background=options.background, refine=finish, **at))
+    return torch.stack(masks)
 
 
 def remember(memory: ClassMemory, base: Tensor, batch: Batch, *, many: bool) -> None:

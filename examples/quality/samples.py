@@ -13,7 +13,7 @@ import torch
 from command_line import explained, reading
 from torch import Tensor, nn
 
-from dhr_refine.base_masks import make_base_mask
+from dhr_refine import base_mask
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.folders import read_arrays, read_class_cams, read_levels, read_mask
 from dhr_refine.datasets.items import Item
@@ -178,7 +178,7 @@ def prepare(
         def make() -> dict[str, np.ndarray]:
             with explained(item.key):
                 return {
-                    name: make_base_mask(cams, image, background=background, boundary=tool)
+                    name: base_mask(cams, range(len(cams)), image, background=background, refine=tool)
                     .numpy()
                     .astype(np.uint8)
                     for name, tool in (("raw", None), ("base", boundary))

@@ -1,6 +1,7 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
 from .adaptive import pamr, par
+from .base_masks import base_mask, two_threshold_mask
 from .crf import DenseCRFLattice, PermutohedralLattice, dense_crf, probs_from_labels
 from .discriminant import ClassDiscriminant
 from .features import capture_layers, tokens_to_map
@@ -26,6 +27,7 @@ __all__ = [
     "RefineSteps",
     "TransportPlan",
     "View",
+    "base_mask",
     "capture_layers",
     "class_avg_pool",
     "dense_crf",
@@ -38,6 +40,7 @@ __all__ = [
     "refine_steps",
     "sinkhorn_ot",
     "tokens_to_map",
+    "two_threshold_mask",
     "uss_rebalance",
     "wss_rebalance",
 ]

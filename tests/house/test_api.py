@@ -19,6 +19,7 @@ NAMES = {
     "Recipe",
     "RefineSteps",
     "TransportPlan",
+    "base_mask",
     "class_avg_pool",
     "dense_crf",
     "pamr",
@@ -26,6 +27,7 @@ NAMES = {
     "refine_mask",
     "refine_steps",
     "sinkhorn_ot",
+    "two_threshold_mask",
     "uss_rebalance",
     "wss_rebalance",
 }
@@ -63,6 +65,14 @@ SIGNATURES = {
     "refine_steps": (
         {"cams": MUST, "masks": MUST, "uss_features": MUST, "wss_features": MUST, "images": None},
         REFINE_OPTIONS,
+    ),
+    "base_mask": (
+        {"cams": MUST, "labels": MUST, "images": None},
+        {"background": MUST, "refine": None, "boxes": None, "box_format": None, "ignore_index": 255},
+    ),
+    "two_threshold_mask": (
+        {"cams": MUST, "labels": MUST, "images": None},
+        {"high": MUST, "low": MUST, "refine": None, "boxes": None, "box_format": None, "ignore_index": 255},
     ),
     "dense_crf": (
         {"images": MUST, "probs": MUST},

@@ -45,6 +45,20 @@ CALLS = {
             "labels": [[2, 6], [2, 6]], "boxes": [(0, 0, 9, 9), None], "box_format": "xyxy", "boundary": None,
         },
     ),
+    "base_mask": (
+        dhr_refine.base_mask,
+        {
+            "cams": CAMS, "labels": [[2, 6], [2, 6]], "images": IMAGES, "background": 0.3, "refine": "par",
+            "boxes": [(0, 0, 9, 9), None], "box_format": "xyxy",
+        },
+    ),
+    "two_threshold_mask": (
+        dhr_refine.two_threshold_mask,
+        {
+            "cams": CAMS, "labels": [[2, 6], [2, 6]], "images": IMAGES, "high": 0.7, "low": 0.3,
+            "boxes": [(0, 0, 9, 9), None], "box_format": "xyxy",
+        },
+    ),
     "dense_crf": (dhr_refine.dense_crf, {"images": SCENE.image, "probs": PROBS, "iterations": 1}),
     "pamr": (dhr_refine.pamr, {"images": SCENE.image, "probs": PROBS, "iterations": 1, "dilations": (1,)}),
     "par": (dhr_refine.par, {"images": SCENE.image, "probs": PROBS, "iterations": 1, "dilations": (1,)}),

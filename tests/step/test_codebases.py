@@ -294,7 +294,7 @@ def toco() -> Case:
     scenes = toco_crops(448)
     names = toco_inputs(scenes) | {
         "cams": scaled_cams(scenes),
-        "refined_pseudo_label": torch.stack([s.base for s in scenes]).float(),
+        "args": SimpleNamespace(high_thre=0.7, low_thre=0.25),
     }
     names["fmap"] = Stage(768)(names["inputs"]).requires_grad_()
     return Case(names, ("refined_pseudo_label",), scenes)

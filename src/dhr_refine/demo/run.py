@@ -13,8 +13,8 @@ import torch
 import dhr_refine
 
 from .. import viz
-from ..base_masks import Boundary, make_base_mask
 from ..datasets.photos import PHOTOS, Photo
+from ..edges import BoundaryName
 from ..errors import UserError, require
 from ..files import writing
 from ..pretrained import Classifier, VisionTransformer
@@ -40,7 +40,7 @@ class Options:
 
     out: Path = Path("dhr-refine-demo")
     photos: Sequence[str] = tuple(PHOTOS)
-    boundary: Boundary = "crf"
+    boundary: BoundaryName | None = "crf"
     recipe: str = "default"
     background: float = 0.45
     cache: Path = field(default_factory=cache_dir)
@@ -124,7 +124,9 @@ def _refine_photo(
     with stages("USS features"):
         features = transformer(image)
     with stages("base mask"):
-        base = make_base_mask(cams, image, background=options.background, boundary=options.boundary)
+        base = dhr_refine.base_mask(
+            cams, range(len(cams)), image, background=options.background, refine=options.boundary
+        )
     with stages("refine"):
         steps = dhr_refine.refine_steps(
             cams,

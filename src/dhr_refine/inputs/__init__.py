@@ -4,11 +4,13 @@
 size; ``batch.py`` checks values and brings a group to a batch, with the help of ``tags.py``, ``labels.py``,
 ``boxes.py`` and ``images.py``, one for each argument that comes in many forms. ``names.py`` knows what the
 caller calls an argument, for the errors; ``slips.py`` warns about what is allowed but hardly meant.
-``examples.py`` reads what a class memory is shown, which has no CAMs.
+``examples.py`` reads what a class memory is shown, which has no CAMs, ``cam_calls.py`` what base masks are
+made of.
 """
 
 from .batch import Batch, read_batch
 from .boxes import Box, BoxFormat
+from .cam_calls import CamCall, CamForm, CamGroup, read_cam_groups
 from .examples import Examples, Form, read_examples
 from .images import IMAGENET_MEAN, IMAGENET_STD, read_images
 from .labels import pad
@@ -26,6 +28,9 @@ __all__ = [
     "Batch",
     "Box",
     "BoxFormat",
+    "CamCall",
+    "CamForm",
+    "CamGroup",
     "Evidence",
     "Examples",
     "Form",
@@ -33,6 +38,7 @@ __all__ = [
     "Request",
     "pad",
     "read_batch",
+    "read_cam_groups",
     "read_examples",
     "read_groups",
     "read_images",

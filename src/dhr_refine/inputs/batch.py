@@ -83,7 +83,7 @@ def read_batch(group: Group, options: Options) -> Batch:
         mean=options.mean,
     )
     return Batch(
-        cams=_gather(group.cams, tags.channels),
+        cams=gather_cams(group.cams, tags.channels),
         tags=[len(own) for own in tags.chosen],
         labels=labels.localise(ids),
         classes=pad(ids, masks.device, width=width_of(ids)),
@@ -172,7 +172,7 @@ def _measure(argument: str, tensor: Tensor) -> Tensor:
     return float32_norm(tensor, math.inf if argument == "cams" else 2)
 
 
-def _gather(cams: Tensor, channels: list[list[int]]) -> Tensor:
+def gather_cams(cams: Tensor, channels: list[list[int]]) -> Tensor:
     """(B, T, h, w) float32 CAMs of the given channels of each image, zeros where an image has fewer."""
     index = pad(channels, cams.device)
     picked = torch.take_along_dim(cams.detach(), index.clamp_min(0)[:, :, None, None], dim=1).float()

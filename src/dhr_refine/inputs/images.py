@@ -32,19 +32,21 @@ def read_images(
     std: Sequence[float] | None,
     names: Names,
     argument: str = "images",
+    size_of: str = "masks",
 ) -> Images:
     """Bring normalised, [0, 1] or uint8 images with a batch axis to (B, 3, H, W) uint8.
 
-    ``names`` and ``argument`` say what the caller calls them.
+    ``names`` and ``argument`` say what the caller calls them, ``size_of`` what has their size.
     """
     name = names.of(argument)
     _check_normalisation(mean, std)
     if images.dtype == torch.uint8 and images.shape[1] != 3 and images.shape[-1] == 3:
         images = images.movedim(-1, 1)
     if images.shape[1] != 3 or images.shape[2:] != torch.Size(size):
+        fix = _way_to_rgb(images.shape, size, name, names.structure == "batch")
         raise ValueError(
-            f"{name} must have shape {names.shape(3, 'H', 'W')} with the size of masks {tuple(size)}, got "
-            f"{names.describe(images)}: {_way_to_rgb(images.shape, size, name, names.structure == 'batch')}"
+            f"{name} must have shape {names.shape(3, 'H', 'W')} with the size of {size_of} {tuple(size)}, "
+            f"got {names.describe(images)}: {fix}"
         )
     if images.dtype == torch.uint8:
         return Images(images, None)

@@ -38,14 +38,14 @@ class Names(NamedTuple):
         return describe(value if self.structure == "batch" else value[row])
 
 
-def check_entries(argument: str, value: Any, count: int) -> None:
-    """Raise unless an argument beside a list of ``count`` masks has an entry for each, or is left out."""
+def check_entries(argument: str, value: Any, count: int, beside: str = "masks") -> None:
+    """Raise unless an argument beside a list of ``count`` entries has one for each, or is left out."""
     if value is None:
         return
     listed = isinstance(value, (Tensor, np.ndarray, Sequence))
     if not listed or len(value) != count:
         came = f"{len(value)} entries" if listed and not isinstance(value, str) else describe(value)
         raise ValueError(
-            f"{argument} must have one entry for each of the {count} masks, got {came}: "
+            f"{argument} must have one entry for each of the {count} {beside}, got {came}: "
             f"pass a list of {count}"
         )

@@ -44,8 +44,11 @@ class Tags(NamedTuple):
         return [[tag + offset for tag in own] for own in self.chosen]
 
 
-def read_entries(labels: Any, names: Names) -> list[Entry] | None:
-    """One :data:`Entry` per image from what the caller passed for a batch, one image or a list of images."""
+def read_entries(labels: Any, names: Names, beside: str = "masks") -> list[Entry] | None:
+    """One :data:`Entry` per image from what the caller passed for a batch, one image or a list of images.
+
+    ``beside``: the argument whose images the tags belong to.
+    """
     if labels is None:
         return None
     if isinstance(labels, Tensor):
@@ -63,14 +66,14 @@ def read_entries(labels: Any, names: Names) -> list[Entry] | None:
     if not isinstance(labels, (np.ndarray, Sequence)) or isinstance(labels, (str, bytes)):
         fix = "pass a list with an entry for each image"
         if isinstance(labels, Mapping) and len(labels) == count:
-            fix = "pass list(labels.values()), in the order of masks"
+            fix = f"pass list(labels.values()), in the order of {beside}"
         raise TypeError(
             "labels must be a multi-hot tensor (B, C) or a list of index lists, got "
             f"{describe(labels)}: {fix}"
         )
     if len(labels) != count:
         raise ValueError(
-            f"labels has {len(labels)} entries but masks has {count} images: pass the tags of every image"
+            f"labels has {len(labels)} entries but {beside} has {count} images: pass the tags of every image"
         )
     if isinstance(labels, np.ndarray):
         return _read_rows(labels)
