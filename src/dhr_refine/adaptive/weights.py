@@ -44,15 +44,17 @@ def par_weights(images: Tensor, dilations: tuple[int, ...], colour: float) -> Te
     count = 8 * len(dilations)
     mean /= count
     # The centre is not among the neighbours and may be far from them: their mean comes first.
+    difference, other = torch.empty_like(images), torch.empty_like(images)
     for view in neighbours(padded, dilations, images.shape[-2:]):
-        difference = view - mean
+        torch.sub(view, mean, out=difference)
         squares.addcmul_(difference, difference)
     scale = squares.div_(count - 1).sqrt_().add_(_EPSILON).mul_(colour).reciprocal_()
     shift = (mean - images).mul_(scale).mul_(2)
     weights = _planes(images, dilations)
     for index, view in enumerate(neighbours(padded, dilations, images.shape[-2:])):
-        difference = (view - mean).mul_(scale)
-        torch.sum((difference + shift).mul_(difference), dim=1, out=weights[:, index])
+        torch.sub(view, mean, out=difference).mul_(scale)
+        torch.add(difference, shift, out=other).mul_(difference)
+        torch.sum(other, dim=1, out=weights[:, index])
     return _softmax_(weights.div_(-3))  # the mean over RGB, negated
 
 
