@@ -30,7 +30,7 @@ LAYERS = {
         ("recipe",),
         ("crf", "adaptive"),
         ("edges",),
-        ("rebalance", "inputs"),
+        ("rebalance", "inputs", "pydensecrf"),
         ("crops", "memory", "rebalance_calls"),
         ("base_masks", "keep", "seed", "steps"),
         ("refine",),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from functools import cache
 from types import ModuleType
 from typing import Literal, get_args
@@ -58,6 +59,11 @@ def choose_backend(backend: str, device: Device) -> str:
         raise ValueError(
             f"backend='triton' runs on a CUDA device but images is on {device}: "
             "pass backend='auto', or images.cuda()"
+        )
+    if backend == "pydensecrf" and getattr(sys.modules.get(backend), "__name__", backend) != backend:
+        raise ValueError(
+            "backend='pydensecrf' is the original, but dhr_refine.pydensecrf.install() has put this "
+            "library's CRF in its place: pass backend='auto', or call dhr_refine.pydensecrf.uninstall() before"
         )
     if backend in _INSTALL and not _installed(backend):
         raise ValueError(
