@@ -148,7 +148,7 @@ def test_pixels_without_a_possible_label_count_as_unsure():
 
 def test_large_energies_are_no_danger():
     for size in (1e30, 1e300):
-        result = full(energies=np.where(ENERGIES > 1, size, ENERGIES).astype(np.float64))
+        result = full(energies=np.where(ENERGIES > 1, size, ENERGIES.astype(np.float64)))
         assert np.isfinite(result).all()
         np.testing.assert_allclose(result.sum(axis=0), 1, atol=1e-5)
     np.testing.assert_allclose(field(np.full((3, 120), 3e38)).inference(1), 1 / 3)

@@ -81,7 +81,7 @@ def uninstall() -> None:
 
 
 def _own_modules() -> dict[str, ModuleType]:
-    package = sys.modules[__package__]
+    package = sys.modules[__name__.rpartition(".")[0]]
     return {
         "pydensecrf": package,
         "pydensecrf.densecrf": densecrf,

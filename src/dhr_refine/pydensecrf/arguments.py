@@ -18,7 +18,7 @@ _FAR = 1e29
 def read_count(value: Any, name: str, least: int) -> int:
     """A whole number of at least ``least``; as in the original, what follows the point is cut off."""
     try:
-        number = int(value) if isinstance(value, Real) else operator.index(value)
+        number = int(float(value)) if isinstance(value, Real) else operator.index(value)
     except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a whole number, got {describe(value)}: pass an int") from None
     if number < least:
@@ -51,9 +51,9 @@ def read_energies(u: Any, f: Any, labels: int, pixels: int) -> np.ndarray:
         weights, features = read_array(u, "u", "(n_labels, n)"), read_array(f, "f", "(n, n_pixels)")
         if (len(weights), features.shape[1]) != (labels, pixels) or weights.shape[1] != len(features):
             raise ValueError(
-                f"u and f must have shapes ({labels}, n) and (n, {pixels}) for {labels} labels, n features and "
-                f"{pixels} pixels, got {weights.shape} and {features.shape}: pass weights u and features f "
-                "whose product u @ f is the energy"
+                f"u and f must have shapes ({labels}, n) and (n, {pixels}) for {labels} labels, n features "
+                f"and {pixels} pixels, got {weights.shape} and {features.shape}: pass weights u and features "
+                "f whose product u @ f is the energy"
             )
         with np.errstate(over="ignore", invalid="ignore"):
             energies = weights @ features
@@ -89,8 +89,8 @@ def _mend_energies(energies: np.ndarray, name: str) -> None:
         )
     if np.isneginf(energies).any():
         raise ValueError(
-            f"{name} has -inf: pass energies, -log(probability), where a certain label has 0 and an impossible "
-            "one +inf; was the minus left out?"
+            f"{name} has -inf: pass energies, -log(probability), where a certain label has 0 and an "
+            "impossible one +inf; was the minus left out?"
         )
     lowest = energies.min(axis=0)
     energies[:, lowest == math.inf] = 0
@@ -122,9 +122,7 @@ def read_image(rgbim: Any, height: int, width: int) -> np.ndarray:
         if image.shape == (3, height, width):
             fix = "np.moveaxis(rgbim, 0, -1)"
         elif image.shape == (width, height, 3):
-            fix = (
-                "rgbim as it is to DenseCRF2D(w, h, n_labels) with w = rgbim.shape[1] and h = rgbim.shape[0]"
-            )
+            fix = "w = rgbim.shape[1] and h = rgbim.shape[0] to DenseCRF2D(w, h, n_labels)"
         elif image.ndim in (2, 3) and image.shape[:2] == (height, width):
             fix = (
                 "features of other than three channels to addPairwiseEnergy: "
@@ -140,8 +138,8 @@ def read_image(rgbim: Any, height: int, width: int) -> np.ndarray:
     if not np.array_equal(levels, image):
         raise ValueError(
             f"rgbim must hold whole numbers of 0..255, got {describe(image)} with others: pass "
-            "(255 * rgbim).round().astype(np.uint8) if they lie in 0..1, or give them, with srgb in their own "
-            "units, to utils.create_pairwise_bilateral and addPairwiseEnergy"
+            "(255 * rgbim).round().astype(np.uint8) if they lie in 0..1, or give them, with srgb in their "
+            "own units, to utils.create_pairwise_bilateral and addPairwiseEnergy"
         )
     return levels
 
@@ -154,7 +152,7 @@ def read_deviations(value: Any, name: str, axes: str) -> tuple[float, ...]:
         numbers = np.full(count, numbers)
     if numbers.shape != (count,):
         raise ValueError(
-            f"{name} must be a number or {count} of them {axes}, got {describe(value)}: pass one number for all"
+            f"{name} must be a number or {count} of them {axes}, got {describe(value)}: pass one for all"
         )
     if not (numbers > 0).all():  # NaN is not
         raise ValueError(f"{name} must be above 0, got {describe(value)}: pass positive numbers")
@@ -166,8 +164,9 @@ def read_compat(value: Any, labels: int) -> float | np.ndarray:
     numbers = read_numbers(value, "compat", "a number, a vector or a matrix of numbers")
     if numbers.ndim > 2 or any(side != labels for side in numbers.shape):
         raise ValueError(
-            f"compat must be a number, or have shape ({labels},) or ({labels}, {labels}) for {labels} labels, got "
-            f"{describe(numbers)}: pass a number for the Potts model, a vector for a diagonal or a matrix"
+            f"compat must be a number, or have shape ({labels},) or ({labels}, {labels}) for {labels} "
+            f"labels, got {describe(numbers)}: pass a number for Potts' model, a vector for a diagonal, or a "
+            "matrix"
         )
     with np.errstate(over="ignore"):
         weights = numbers.astype(np.float32)

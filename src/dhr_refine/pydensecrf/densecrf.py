@@ -1,4 +1,4 @@
-"""The original's classes: energies and kernels are gathered call by call, then mean field runs on all of them."""
+"""The original's classes: energies and kernels are gathered call by call, then mean field runs on them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..crf.energies import mean_field, pairwise
 from ..crf.kept import bilateral_kernel, feature_kernel, gaussian_kernel
 from ..crf.terms import Normalization, Term
 from .arguments import (
+    lie_within,
     read_array,
     read_compat,
     read_count,
@@ -197,14 +198,14 @@ class DenseCRF:
     def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
         """Set the energies of pixels by themselves, usually -log(probability).
 
-        Without this call all labels are equal. A further call replaces the energies of the one before. The array
-        is copied.
+        Without this call all labels are equal. A further call replaces the energies of the one before. The
+        array is copied.
 
         Parameters
         ----------
         u : array_like of real numbers, (n_labels, n_pixels)
-            Energies of any number type and memory layout; +inf where a label is impossible. Where all labels of
-            a pixel are, they count as equal.
+            Energies of any number type and memory layout; +inf where a label is impossible. Where all labels
+            of a pixel are, they count as equal.
         f : array_like of real numbers, (n, n_pixels), optional
             Features of the pixels: the energies are then ``u @ f``, with weights ``u`` (n_labels, n).
 
@@ -234,7 +235,7 @@ class DenseCRF:
         """
         if not isinstance(u, Unary):
             raise TypeError(
-                f"u must be a ConstUnary or a LogisticUnary, got {describe(u)}: pass an array to setUnaryEnergy"
+                f"u must be a ConstUnary or a LogisticUnary, got {describe(u)}: pass arrays to setUnaryEnergy"
             )
         self._energies = u.energies(self._labels, self._pixels)
 
@@ -250,12 +251,12 @@ class DenseCRF:
         Parameters
         ----------
         features : array_like of real numbers, (d, n_pixels)
-            Features over their deviations, as ``create_pairwise_gaussian`` and ``create_pairwise_bilateral`` of
-            `dhr_refine.pydensecrf.utils` make them.
+            Features over their deviations, as ``create_pairwise_gaussian`` and ``create_pairwise_bilateral``
+            of `dhr_refine.pydensecrf.utils` make them.
         compat : float, or array_like of real numbers, (n_labels,) or (n_labels, n_labels)
-            What the filtered marginals are multiplied by: a weight w is Potts' model, where equal labels earn w;
-            a vector holds a weight for each label, and is a diagonal matrix of energies (so -w is its w); a
-            matrix holds an energy for each pair of labels, and M and its transpose stand for their mean.
+            What the labels of two pixels cost, times the kernel. A number w: the same label earns w (Potts).
+            A vector: what each label costs beside itself, so that -w for all is the number w. A matrix: what
+            each pair of labels costs; the mean of the matrix and its transpose counts.
         kernel : KernelType, default DIAG_KERNEL
             Without effect at inference.
         normalization : NormalizationType, default NORMALIZE_SYMMETRIC
@@ -266,7 +267,8 @@ class DenseCRF:
         TypeError
             An argument is no number, or holds none.
         ValueError
-            A shape does not fit, ``features`` or ``compat`` is not finite, ``normalization`` is none of the four.
+            A shape does not fit, ``features`` or ``compat`` is not finite, ``normalization`` is none of the
+            four.
         """
         values = read_features(features, self._pixels)
         self._add(lambda: feature_kernel(values, self._size), compat, kernel, normalization)
@@ -318,7 +320,7 @@ class DenseCRF:
         TypeError
             ``Q`` is no floating point array.
         ValueError
-            Its shape is another one, it is read-only, or it holds NaN or infinite numbers.
+            Its shape is another one, it is read-only, or it holds NaN, infinite or negative numbers.
         """
         if not isinstance(Q, np.ndarray) or Q.dtype.kind != "f":
             raise TypeError(
@@ -347,7 +349,7 @@ class DenseCRF:
         TypeError
             ``Q`` holds no real numbers.
         ValueError
-            Its shape is another one, or it holds NaN or infinite numbers.
+            Its shape is another one, or it holds NaN, infinite or negative numbers.
         """
         marginals = self._read_marginals(Q)
         parts = self._unary()
@@ -386,6 +388,10 @@ class DenseCRF:
                 f"Q must have shape (n_labels, n_pixels) = ({self._labels}, {self._pixels}), got "
                 f"{marginals.shape}: pass what inference() or startInference() of this field returned"
             )
+        if not lie_within(marginals, np.inf):
+            raise ValueError("Q has NaN or infinite numbers: pass marginals, which lie in 0..1")
+        if marginals.min(initial=0) < 0:
+            raise ValueError("Q has numbers below 0: pass marginals, which lie in 0..1")
         return marginals
 
 
@@ -486,8 +492,8 @@ class DenseCRF2D(DenseCRF):
         TypeError
             An argument is no number, or holds none.
         ValueError
-            ``sxy`` or ``srgb`` is not above 0, ``rgbim`` has another shape or other numbers, or another argument
-            is refused by `DenseCRF.addPairwiseEnergy`.
+            ``sxy`` or ``srgb`` is not above 0, ``rgbim`` has another shape or other numbers, or another
+            argument is refused by `DenseCRF.addPairwiseEnergy`.
         """
         x, y = read_deviations(sxy, "sxy", "(x, y)")
         r, g, b = read_deviations(srgb, "srgb", "(r, g, b)")

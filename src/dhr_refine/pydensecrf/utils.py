@@ -197,12 +197,17 @@ def create_pairwise_bilateral(sdims: Any, schan: Any, img: Any, chdim: int = -1)
     else:
         axis = _read_axis(chdim, image)
         channels = np.moveaxis(image, axis, 0)
+    if channels.ndim < 2:
+        raise ValueError(
+            f"img must have an axis beside the channels', got {describe(image)}: pass chdim=-1 where it is "
+            "one row of one channel"
+        )
     count = len(channels)
     form = f"({', '.join(f'c{index}' for index in range(count))})"
     if np.ndim(schan) == 1 and len(schan) != count and chdim == -1:
         raise ValueError(
-            f"schan must be a number for an image without channels, got {describe(schan)}: pass chdim, the axis "
-            "of the channels, if it has some"
+            f"schan must be a number for an image without channels, got {describe(schan)}: pass chdim, the "
+            "axis of the channels, if it has some"
         )
     deviations = np.array(read_deviations(schan, "schan", form), dtype=np.float32)
     colours = channels.reshape(count, math.prod(channels.shape[1:])).astype(np.float32)

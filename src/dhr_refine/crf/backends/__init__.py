@@ -63,7 +63,7 @@ def choose_backend(backend: str, device: Device) -> str:
     if backend == "pydensecrf" and getattr(sys.modules.get(backend), "__name__", backend) != backend:
         raise ValueError(
             "backend='pydensecrf' is the original, but dhr_refine.pydensecrf.install() has put this "
-            "library's CRF in its place: pass backend='auto', or call dhr_refine.pydensecrf.uninstall() before"
+            "library's CRF in its place: pass backend='auto', or call dhr_refine.pydensecrf.uninstall()"
         )
     if backend in _INSTALL and not _installed(backend):
         raise ValueError(
