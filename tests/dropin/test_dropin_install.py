@@ -134,7 +134,8 @@ def work(seed):
     d = dcrf.DenseCRF2D(160, 150, 3)
     d.setUnaryEnergy(unary_from_softmax(probs))
     d.addPairwiseGaussian(sxy=3, compat=3)
-    d.addPairwiseBilateral(sxy=9, srgb=13, rgbim=rng.integers(0, 256, (150, 160, 3)).astype(np.uint8), compat=5)
+    image = rng.integers(0, 256, (150, 160, 3)).astype(np.uint8)
+    d.addPairwiseBilateral(sxy=9, srgb=13, rgbim=image, compat=5)
     return dcrf.__name__, energies.threads(), np.array(d.inference(5))
 
 if __name__ == "__main__":

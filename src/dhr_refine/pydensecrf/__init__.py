@@ -1,8 +1,9 @@
 """The interface of pydensecrf on this library's own dense CRF: no compiler, the same calls, the same results.
 
-``densecrf.py`` holds the classes, ``utils.py`` the energies and features made beside them, ``eigen.py`` the
-names of the matrices that the original returns, ``arguments.py`` reads what callers pass. ``alias.py`` puts
-all of it in the original's place, so that scripts which import ``pydensecrf`` run as they are.
+``densecrf.py`` holds the fields, ``unaries.py`` their energies as objects, ``utils.py`` the functions that
+make energies and features, ``eigen.py`` the names of the matrices that the original returns; ``arguments.py``
+reads what callers pass. ``alias.py`` puts all of it in the original's place, so that scripts which import
+``pydensecrf`` run as they are.
 """
 
 from . import densecrf as densecrf

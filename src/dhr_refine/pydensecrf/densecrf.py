@@ -22,6 +22,7 @@ from .arguments import (
     read_features,
     read_image,
 )
+from .unaries import ConstUnary, LogisticUnary, Unary
 
 __all__ = [
     "CONST_KERNEL",
@@ -66,91 +67,6 @@ NORMALIZE_BEFORE = NormalizationType.NORMALIZE_BEFORE
 NORMALIZE_AFTER = NormalizationType.NORMALIZE_AFTER
 NORMALIZE_SYMMETRIC = NormalizationType.NORMALIZE_SYMMETRIC
 _NORMALIZATIONS: tuple[Normalization, ...] = ("none", "before", "after", "symmetric")
-
-
-class Unary:
-    """Energies of pixels by themselves, for :meth:`DenseCRF.setUnary`: one of the two kinds below."""
-
-    def energies(self, labels: int, pixels: int) -> np.ndarray:
-        """The energies of a field.
-
-        Parameters
-        ----------
-        labels : int
-            Number of labels.
-        pixels : int
-            Number of pixels.
-
-        Returns
-        -------
-        ndarray of float32, (labels, pixels)
-        """
-        raise TypeError(
-            f"u must be a ConstUnary or a LogisticUnary, got {describe(self)}: pass ConstUnary(energies)"
-        )
-
-
-class ConstUnary(Unary):
-    """Given energies.
-
-    Parameters
-    ----------
-    u : array_like of real numbers, (n_labels, n_pixels)
-        As in :meth:`DenseCRF.setUnaryEnergy`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        ``u`` is no matrix of numbers. Whether it fits the field is checked when it is set.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dhr_refine.pydensecrf.densecrf import ConstUnary, DenseCRF
-    >>> field = DenseCRF(100, 3)
-    >>> field.setUnary(ConstUnary(np.zeros((3, 100))))
-    """
-
-    def __init__(self, u: Any) -> None:
-        """Keep a copy."""
-        self._energies = read_array(u, "u", "(n_labels, n_pixels)")
-
-    def energies(self, labels: int, pixels: int) -> np.ndarray:
-        """As in the base class."""
-        return read_energies(self._energies, None, labels, pixels)
-
-
-class LogisticUnary(Unary):
-    """Energies that are linear in features of the pixels: ``L @ f``.
-
-    Parameters
-    ----------
-    L : array_like of real numbers, (n_labels, n)
-        Weights of each label.
-    f : array_like of real numbers, (n, n_pixels)
-        Features of each pixel.
-
-    Raises
-    ------
-    TypeError, ValueError
-        They are no matrices of numbers. Whether they fit the field is checked when they are set.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from dhr_refine.pydensecrf.densecrf import DenseCRF, LogisticUnary
-    >>> field = DenseCRF(100, 3)
-    >>> field.setUnary(LogisticUnary(np.ones((3, 7)), np.ones((7, 100))))
-    """
-
-    def __init__(self, L: Any, f: Any) -> None:
-        """Keep copies."""
-        self._weights = read_array(L, "L", "(n_labels, n)")
-        self._features = read_array(f, "f", "(n, n_pixels)")
-
-    def energies(self, labels: int, pixels: int) -> np.ndarray:
-        """As in the base class."""
-        return read_energies(self._weights, self._features, labels, pixels)
 
 
 class DenseCRF:
@@ -233,11 +149,11 @@ class DenseCRF:
         ValueError
             It does not fit this field, or holds NaN or -inf.
         """
-        if not isinstance(u, Unary):
+        if not isinstance(u, (ConstUnary, LogisticUnary)):
             raise TypeError(
                 f"u must be a ConstUnary or a LogisticUnary, got {describe(u)}: pass arrays to setUnaryEnergy"
             )
-        self._energies = u.energies(self._labels, self._pixels)
+        self.setUnaryEnergy(u.weights, u.features)
 
     def addPairwiseEnergy(
         self,
