@@ -84,6 +84,7 @@ def test_calling_it_twice_is_calling_it_once():
 @pytest.mark.usefixtures("fresh")
 def test_it_does_not_take_the_place_of_an_imported_one_unasked():
     real = importlib.import_module("pydensecrf.densecrf")
+    package = sys.modules["pydensecrf"]
     text = r"pydensecrf is imported already, from .*__init__.py: call install\(\) above the first import"
     with pytest.raises(RuntimeError, match=text):
         dhr_refine.pydensecrf.install()
@@ -94,7 +95,7 @@ def test_it_does_not_take_the_place_of_an_imported_one_unasked():
     dhr_refine.pydensecrf.install(replace=True)
     dhr_refine.pydensecrf.uninstall()
     assert importlib.import_module("pydensecrf.densecrf") is real
-    assert importlib.import_module("pydensecrf").densecrf is real
+    assert importlib.import_module("pydensecrf") is package
 
 
 @pytest.mark.usefixtures("fresh")
