@@ -159,6 +159,17 @@ def test_large_energies_are_no_danger():
     np.testing.assert_allclose(field(np.full((3, 120), 3e38)).inference(1), 1 / 3)
 
 
+@pytest.mark.usefixtures("without_numba", "one_thread")
+def test_without_numba(usual):
+    np.testing.assert_allclose(full(), usual, atol=1e-4)
+    made = field()
+    made.addPairwiseEnergy(FEATURES, compat=[-1, -2, -3], normalization=DCRF.NORMALIZE_BEFORE)
+    q, *tmp = made.startInference()
+    made.stepInference(q, *tmp)
+    np.testing.assert_allclose(q, made.inference(1), atol=1e-6)
+    assert np.isfinite(made.klDivergence(q))
+
+
 # Images, features and weights
 
 
