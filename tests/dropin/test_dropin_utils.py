@@ -115,7 +115,14 @@ def coloured(draw):
     axes = len(shape) - (chdim != -1)
     sdims = draw(st.lists(DEVIATIONS, min_size=axes, max_size=axes))
     many = st.lists(DEVIATIONS, min_size=channels, max_size=channels)
-    schan = draw(DEVIATIONS | many | many.map(tuple) | many.map(np.array))
+    schan = draw(
+        DEVIATIONS
+        | many
+        | many.map(tuple)
+        | many.map(np.array)
+        | DEVIATIONS.map(np.float64)
+        | many.map(np.float32)
+    )
     return sdims, schan, image, chdim
 
 

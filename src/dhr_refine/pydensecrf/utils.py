@@ -209,9 +209,10 @@ def create_pairwise_bilateral(sdims: Any, schan: Any, img: Any, chdim: int = -1)
             f"schan must be a number for an image without channels, got {describe(schan)}: pass chdim, the "
             "axis of the channels, if it has some"
         )
-    deviations = np.array(read_deviations(schan, "schan", form), dtype=np.float32)
+    own = read_deviations(schan, "schan", form)
     colours = channels.reshape(count, math.prod(channels.shape[1:])).astype(np.float32)
-    return np.concatenate([_positions(sdims, channels.shape[1:]), colours / deviations[:, None]])
+    scaled = _divide(colours, [schan] * count if np.ndim(schan) == 0 else schan, own)
+    return np.concatenate([_positions(sdims, channels.shape[1:]), scaled])
 
 
 def softmax_to_unary(sm: Any, GT_PROB: float = 1) -> np.ndarray:
@@ -283,9 +284,21 @@ def _positions(sdims: Any, shape: tuple[int, ...]) -> np.ndarray:
         raise TypeError(
             f"sdims must be a sequence {form}, got {describe(sdims)}: pass one number for each axis"
         )
-    deviations = np.array(read_deviations(sdims, "sdims", form), dtype=np.float32)
+    own = read_deviations(sdims, "sdims", form)
     grid = np.indices(shape, dtype=np.float32).reshape(len(shape), math.prod(shape))
-    return grid / deviations[:, None]
+    return _divide(grid, sdims, own)
+
+
+def _divide(rows: np.ndarray, deviations: Any, numbers: tuple[float, ...]) -> np.ndarray:
+    """Rows over deviations as they came: to NumPy, a number of its own is not what a Python float is.
+
+    With the former it divides in their precision, with the latter in single precision; so does the original.
+    """
+    result = np.empty(rows.shape, dtype=np.float32)
+    exact = deviations if isinstance(deviations, (list, tuple, np.ndarray)) else numbers
+    for row, deviation, scaled in zip(rows, exact, result):
+        scaled[:] = row / deviation
+    return result
 
 
 def _read_shape(shape: Any) -> tuple[int, ...]:
