@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from originals import OURS
 
+from dhr_refine.pydensecrf import use_device
+
 DCRF, UTILS, EIGEN = OURS
 WIDTH, HEIGHT, LABELS = 4, 3, 2
 U = np.ones((LABELS, HEIGHT * WIDTH), np.float32)
@@ -469,3 +471,17 @@ def test_fixes_work():
     energies = UTILS.unary_from_labels(shifted, 2, 0.7)
     np.testing.assert_array_equal(energies.argmin(axis=0)[:2], [0, 1])
     assert energies[0, 2] == energies[1, 2]
+
+
+@pytest.mark.parametrize(
+    ("device", "kind", "text"),
+    [
+        ("gpu", TypeError, "device must name a device, got str 'gpu': pass 'cuda' or 'cpu'"),
+        (None, TypeError, "device must name a device, got None"),
+        ("meta", ValueError, "device meta cannot be used"),
+        ("cuda:97", ValueError, "device cuda:97 cannot be used"),
+    ],
+)
+def test_devices(device, kind, text):
+    with pytest.raises(kind, match=text):
+        use_device(device)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from photos import photo, scores
 from scenes import make_scene, stack
 
-from dhr_refine import DenseCRFLattice, Recipe, dense_crf, pamr, par, refine_mask, refine_steps
+from dhr_refine import (
+    DenseCRFLattice,
+    PermutohedralLattice,
+    Recipe,
+    dense_crf,
+    pamr,
+    par,
+    refine_mask,
+    refine_steps,
+)
+from dhr_refine.pydensecrf import use_device
+from dhr_refine.pydensecrf.densecrf import NORMALIZE_AFTER, DenseCRF2D
 
 pretend_device = pytest.importorskip("pretend_device", exc_type=ImportError)
 DEVICE, PretendDevice = pretend_device.DEVICE, pretend_device.PretendDevice
@@ -78,6 +90,47 @@ def test_boundary_tools(options):
     check_equal(kept, IMAGES, probs)
     check_equal(pamr, IMAGES, probs)
     check_equal(par, IMAGES, probs)
+
+
+@pytest.mark.parametrize("normalization", ["symmetric", "none", "before", "after"])
+def test_the_lattice_of_any_features(normalization):
+    features, values = torch.randn(2, 4, 9, 7), torch.rand(2, 10, 9, 7)
+
+    def run(features, values):
+        return PermutohedralLattice(features, backend="torch").filter(values, normalization=normalization)
+
+    check_equal(run, features, values)
+
+
+@pytest.fixture
+def fields_on_the_device():
+    with PretendDevice():
+        use_device(DEVICE)
+        yield
+    use_device("cpu")
+
+
+def run_field(classes=3):
+    """Marginals, another step and the divergence of a field with all kinds of kernels."""
+    generator = np.random.default_rng(0)
+    image = IMAGES[0, :, :20, :30].permute(1, 2, 0).numpy()
+    field = DenseCRF2D(30, 20, classes)
+    field.setUnaryEnergy(generator.random((classes, 600)))
+    field.addPairwiseGaussian(sxy=2, compat=3)
+    field.addPairwiseBilateral(sxy=9, srgb=20, rgbim=image, compat=[-3] * classes)
+    features = generator.normal(size=(4, 600))
+    field.addPairwiseEnergy(features, np.eye(classes), normalization=NORMALIZE_AFTER)
+    marginals = field.inference(3)
+    field.stepInference(marginals, None, None)
+    return marginals, field.klDivergence(marginals)
+
+
+def test_fields_of_pydensecrf(fields_on_the_device):
+    marginals, divergence = run_field()
+    use_device("cpu")
+    expected, wanted = run_field()
+    assert np.allclose(marginals, expected, atol=1e-4)
+    assert abs(divergence - wanted) < 1e-3 * abs(wanted)
 
 
 def test_the_pretence_holds():

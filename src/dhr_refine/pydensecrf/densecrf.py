@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from .arguments import (
     read_features,
     read_image,
 )
+from .device import chosen_device
 from .unaries import ConstUnary, LogisticUnary, Unary
 
 __all__ = [
@@ -110,6 +112,7 @@ class DenseCRF:
         self._size: tuple[int, int] | None = None
         self._energies: np.ndarray | None = None
         self._terms: list[Term] = []
+        self._device = chosen_device()
 
     def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
         """Set the energies of pixels by themselves, usually -log(probability).
@@ -187,7 +190,8 @@ class DenseCRF:
             four.
         """
         values = read_features(features, self._pixels)
-        self._add(lambda: feature_kernel(values, self._size), compat, kernel, normalization)
+        build = partial(feature_kernel, values, self._size, device=self._device)
+        self._add(build, compat, kernel, normalization)
 
     def inference(self, niter: int) -> np.ndarray:
         """Run mean field.
@@ -270,7 +274,7 @@ class DenseCRF:
         marginals = self._read_marginals(Q)
         parts = self._unary()
         if self._terms:
-            parts = parts + pairwise(marginals, self._terms)
+            parts = parts + pairwise(marginals, self._terms, device=self._device)
         parts = parts + np.log(np.maximum(marginals, np.float32(1e-20)))
         taken = marginals != 0
         return float(np.sum(marginals * np.where(taken, parts, 0), dtype=np.float64))
@@ -295,7 +299,7 @@ class DenseCRF:
     def _run(self, iterations: int, start: np.ndarray | None = None) -> np.ndarray:
         if self._pixels == 0:
             return np.empty((self._labels, 0), dtype=np.float32)
-        return mean_field(self._unary(), self._terms, iterations=iterations, start=start)
+        return mean_field(self._unary(), self._terms, iterations=iterations, start=start, device=self._device)
 
     def _read_marginals(self, Q: Any) -> np.ndarray:
         marginals = read_array(Q, "Q", "(n_labels, n_pixels)")
@@ -379,7 +383,9 @@ class DenseCRF2D(DenseCRF):
             ``sxy`` is not above 0, or another argument is refused by `DenseCRF.addPairwiseEnergy`.
         """
         x, y = read_deviations(sxy, "sxy", "(x, y)")
-        self._add(lambda: gaussian_kernel(self._height, self._width, (x, y)), compat, kernel, normalization)
+        size = self._height, self._width
+        build = partial(gaussian_kernel, *size, (x, y), device=self._device)
+        self._add(build, compat, kernel, normalization)
 
     def addPairwiseBilateral(
         self,
@@ -414,4 +420,5 @@ class DenseCRF2D(DenseCRF):
         x, y = read_deviations(sxy, "sxy", "(x, y)")
         r, g, b = read_deviations(srgb, "srgb", "(r, g, b)")
         image = read_image(rgbim, self._height, self._width)
-        self._add(lambda: bilateral_kernel(image, (x, y), (r, g, b)), compat, kernel, normalization)
+        build = partial(bilateral_kernel, image, (x, y), (r, g, b), device=self._device)
+        self._add(build, compat, kernel, normalization)
