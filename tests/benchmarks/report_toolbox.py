@@ -27,7 +27,7 @@ from dhr_refine.pydensecrf import utils
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from photos import PRESETS, photo, scores
+from photos import LATTICE, PRESETS, photo, scores
 
 original: Any = importlib.import_module("pydensecrf.densecrf")
 SIZE = 512, 512
@@ -50,9 +50,7 @@ def usual(rounds: int) -> Iterator[str]:
     for name, classes in (("A", 21), ("C", 21), ("A", 4), ("C", 4)):
         image, probs, rgb, unary = _scene(classes)
         options: dict[str, Any] = PRESETS[name]
-        lattice = DenseCRFLattice(
-            image, **{key: options[key] for key in ("sxy", "srgb", "gauss_sxy") if key in options}
-        )
+        lattice = DenseCRFLattice(image, **{key: options[key] for key in LATTICE})
 
         def run(
             module: Any, o: dict[str, Any] = options, u: np.ndarray = unary, i: np.ndarray = rgb
