@@ -4,6 +4,7 @@ from .adaptive import pamr, par
 from .base_masks import base_mask, two_threshold_mask
 from .crf import DenseCRFLattice, PermutohedralLattice, dense_crf, probs_from_labels
 from .discriminant import ClassDiscriminant
+from .energy_loss import dense_energy_loss
 from .features import capture_layers, tokens_to_map
 from .files import Cams, read_cams
 from .memory import ClassMemory
@@ -31,6 +32,7 @@ __all__ = [
     "capture_layers",
     "class_avg_pool",
     "dense_crf",
+    "dense_energy_loss",
     "has_labels",
     "pamr",
     "par",

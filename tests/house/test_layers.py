@@ -31,7 +31,7 @@ LAYERS = {
         ("crf", "adaptive"),
         ("edges",),
         ("rebalance", "inputs", "pydensecrf"),
-        ("crops", "memory", "rebalance_calls"),
+        ("crops", "energy_loss", "memory", "rebalance_calls"),
         ("base_masks", "keep", "seed", "steps"),
         ("refine",),
         ("viz",),

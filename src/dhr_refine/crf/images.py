@@ -46,8 +46,10 @@ def read_channels(images: Tensor, name: str) -> Pixels:
     return Pixels(values, list(zip(lows, highs, strict=True)))
 
 
-def warn_of_grey_levels(pixels: Pixels, srgb: float | tuple[float, ...], *, stacklevel: int) -> None:
-    """Warn where ``srgb`` counts grey levels, but images in [0, 1] or normalised ones have none."""
+def warn_of_grey_levels(
+    pixels: Pixels, srgb: float | tuple[float, ...], *, name: str = "srgb", stacklevel: int
+) -> None:
+    """Warn where ``srgb``, by its name, counts grey levels, but images in [0, 1] or normalised have none."""
     if not pixels.extents:
         return
     least = min(srgb) if isinstance(srgb, tuple) else srgb
@@ -55,8 +57,8 @@ def warn_of_grey_levels(pixels: Pixels, srgb: float | tuple[float, ...], *, stac
     size = max(max(-low, high) for low, high in pixels.extents)
     if least >= 1 and 0 < span < 2 * least and size <= _SMALL:
         warnings.warn(
-            f"images span {span:.3g} but srgb is {least:.3g}, so that colours hardly count: srgb is in units "
-            "of the images; pass srgb / 255 for images in [0, 1], or uint8 images",
+            f"images span {span:.3g} but {name} is {least:.3g}, so that colours hardly count: {name} is in "
+            f"units of the images; pass {name} / 255 for images in [0, 1], or uint8 images",
             UserWarning,
             stacklevel=stacklevel,
         )
