@@ -127,8 +127,9 @@ def test_elements_that_are_all_alike_or_alone(backend):
     apart = PermutohedralLattice(1000 * torch.arange(9.0)[None, None], backend=backend)
     assert torch.allclose(apart.filter(values, normalization="after"), values, atol=1e-6)
     assert apart.filter(torch.zeros(1, 0, 9)).shape == (1, 0, 9)
-    nothing = PermutohedralLattice(torch.zeros(0, 2, 9), backend=backend)
-    assert nothing.filter(torch.zeros(0, 3, 9)).shape == (0, 3, 9)
+    for shape in ((9,), (3, 3), (2, 3, 4)):
+        nothing = PermutohedralLattice(torch.zeros(0, 2, *shape), backend=backend)
+        assert nothing.filter(torch.zeros(0, 3, *shape)).shape == (0, 3, *shape)
 
 
 @pytest.mark.parametrize("backend", ["numba", "torch"])

@@ -93,8 +93,7 @@ class PermutohedralLattice:
     @torch.no_grad()
     def _build(self, features: Tensor) -> Any:
         """The kernels of all batch entries."""
-        batch, d = self.shape[:2]
-        flat = features.reshape(batch, d, -1, self.shape[-1]) if features.ndim > 3 else features[:, :, None]
+        flat = features.flatten(2, -2) if features.ndim > 3 else features[:, :, None]
         pixels = read_channels(flat, "features")
         geometry = feature_geometry(pixels.extents)
         module = implementation(self.backend)
