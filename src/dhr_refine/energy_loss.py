@@ -29,7 +29,7 @@ from .checks import (
 )
 from .compiled import eager
 from .crf.geometry import feature_geometry
-from .crf.images import read_pixels, warn_of_grey_levels
+from .crf.images import check_image_type, read_pixels, warn_of_grey_levels
 from .crf.permutohedral import PermutohedralLattice, filter_values
 from .inputs.boxes import BoxFormat, mark_inside, read_boxes
 from .inputs.names import Names
@@ -63,10 +63,10 @@ def dense_energy_loss(
 ) -> Tensor:
     r"""Energy that is low where pixels near each other and alike in colour get the same class.
 
-    The regularised loss of Tang et al. (2018) that ToCo, AFA, SeCo, DuPL and WeCLIP compute through a
-    compiled ``bilateralfilter``. With everything resized by ``scale_factor``, class probabilities :math:`S` of the :math:`N` images, :math:`R` 1
-    inside the boxes and 0 outside, and the gate :math:`G`, 1 where the label is ``ignore_index`` and
-    :math:`\max(R - \max_k S_k, 0)` elsewhere,
+    The regularised loss of Tang et al. (2018) that ToCo, SeCo, DuPL and many others compute through a
+    compiled ``bilateralfilter``. With everything resized by ``scale_factor``, class probabilities :math:`S`
+    of the :math:`N` images, :math:`R` 1 inside the boxes and 0 outside, and the gate :math:`G`, 1 where the
+    label is ``ignore_index`` and :math:`\max(R - \max_k S_k, 0)` elsewhere,
 
     .. math:: L = -\frac{w}{N} \sum R S \cdot A, \qquad A = G \cdot K (R S),
               \qquad \frac{\partial L}{\partial S} = -\frac{2 w}{N} R A,
@@ -159,9 +159,9 @@ def dense_energy_loss(
     found = read_boxes(boxes, box_format, labels, Names("batch", list(range(count))))
     size = max(int(height * scale_factor), 1), max(int(width * scale_factor), 1)
     sigmas = sigma_xy * scale_factor, sigma_rgb
-    _check_fineness(size, *sigmas, scale_factor)
     with torch.autocast(images.device.type, enabled=False):
-        colours = _read_colours(_nearest(images, size), _read_normalisation(mean, std), sigma_rgb)
+        colours, levels = _read_colours(_nearest(images, size), _read_normalisation(mean, std), sigma_rgb)
+        _check_fineness(size, levels, *sigmas, scale_factor)
         lattice = PermutohedralLattice(_features(colours, *sigmas), backend=backend)
         scores = logits if logits.dtype == torch.float64 else logits.float()
         probs = F.interpolate(scores.softmax(1) if softmax else scores, size, mode="bilinear")
@@ -215,8 +215,8 @@ class _Final(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
         raise TypeError(
-            "dense_energy_loss has a first derivative only, for which gate and filter are constants: leave it "
-            "out of what you differentiate twice"
+            "dense_energy_loss has a first derivative only, for which gate and filter are constants: "
+            "leave it out of what you differentiate twice"
         )
 
 
@@ -230,6 +230,7 @@ def _check_inputs(images: Tensor, logits: Tensor, labels: Tensor) -> None:
             f"labels must be whole numbers, got {describe(labels)}: pass the pseudo labels themselves, "
             "ignore_index where there is none"
         )
+    check_image_type(images)
     check_image_shape(images, size=logits.shape[2:])
     for tensor, name in ((images, "images"), (logits, "logits"), (labels, "labels")):
         check_filled(tensor, name)
@@ -262,19 +263,25 @@ def _check_kind(logits: Tensor, softmax: bool) -> None:
         sums = logits.detach().sum(1, dtype=torch.float32)
         if bool(((sums - 1).abs() <= _SLACK).all()):
             raise ValueError(
-                "logits are probabilities, none below 0 and with sum 1 in every pixel: pass softmax=False, or "
-                "what they are the softmax of"
+                "logits are probabilities, none below 0 and with sum 1 in every pixel: pass softmax=False, "
+                "or what they are the softmax of"
             )
 
 
-def _check_fineness(size: tuple[int, int], sigma_xy: float, sigma_rgb: float, scale_factor: float) -> None:
-    """Raise if no lattice is fine enough for all colours and positions of images of a size."""
+def _check_fineness(
+    size: tuple[int, int],
+    levels: tuple[float, float],
+    sigma_xy: float,
+    sigma_rgb: float,
+    scale_factor: float,
+) -> None:
+    """Raise if the lattice of images of a size and with colours in some range is too fine."""
 
     def fits(factor: float) -> bool:
-        deviations = [max(sigma * factor, 1e-30) for sigma in (sigma_xy, sigma_rgb)]
-        extents = [(0.0, side / deviations[0]) for side in reversed(size)]
+        places, colours = (max(sigma * factor, 1e-30) for sigma in (sigma_xy, sigma_rgb))
+        extents = [(0.0, side / places) for side in reversed(size)]
         try:
-            feature_geometry([*extents, *[(_LOWEST / deviations[1], _HIGHEST / deviations[1])] * 3])
+            feature_geometry([*extents, *[(levels[0] / colours, levels[1] / colours)] * 3])
         except ValueError:
             return False
         return True
@@ -319,11 +326,11 @@ def _read_normalisation(mean: Any, std: Any) -> tuple[list[float], list[float]] 
 
 def _read_colours(
     images: Tensor, normalisation: tuple[list[float], list[float]] | None, sigma_rgb: float
-) -> Tensor:
-    """Resized images in grey levels, float32; raise where they cannot be (waits unless they are uint8)."""
+) -> tuple[Tensor, tuple[float, float]]:
+    """Resized images in grey levels, float32, and their range; raise on others (waits unless uint8)."""
     pixels = read_pixels(images)
     if not pixels.extents:
-        return pixels.values.float()
+        return pixels.values.float(), (0.0, 255.0)
     if normalisation is not None:
         if all(0 <= low < high <= 1 for low, high in pixels.extents):
             warnings.warn(
@@ -347,7 +354,7 @@ def _read_colours(
             + ("scale them, or pass uint8 images" if normalisation is None else "leave mean and std out")
         )
     warn_of_grey_levels(pixels, sigma_rgb, name="sigma_rgb", stacklevel=5)
-    return pixels.values
+    return pixels.values, (low, high)
 
 
 def _features(colours: Tensor, sigma_xy: float, sigma_rgb: float) -> Tensor:

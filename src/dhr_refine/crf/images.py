@@ -24,14 +24,17 @@ class Pixels(NamedTuple):
 
 def read_pixels(images: Tensor) -> Pixels:
     """Return images (B, C, H, W) of uint8 or floating point; waits for the device if they are not uint8."""
-    if images.dtype == torch.uint8:
-        return Pixels(images, [])
-    if not images.is_floating_point():
+    check_image_type(images)
+    return Pixels(images, []) if images.dtype == torch.uint8 else read_channels(images, "images")
+
+
+def check_image_type(images: Tensor) -> None:
+    """Raise unless images are uint8 or floating point."""
+    if images.dtype != torch.uint8 and not images.is_floating_point():
         raise TypeError(
             f"images must be uint8 or floating point, got {images.dtype}: pass images.to(torch.uint8) "
             "for whole numbers in [0, 255], else images.float()"
         )
-    return read_channels(images, "images")
 
 
 def read_channels(images: Tensor, name: str) -> Pixels:
