@@ -17,10 +17,17 @@ def filter_by_lattice(features: Array, values: Array) -> Array:
     pydensecrf does not show its filter, but a step of mean field from no energies gives the softmax of what
     comes out of it. A further class whose values are 0 is what the others are compared with.
     """
+    scale = _scale_of(values)
+    logs = np.log(step_on_lattice(features, values).astype(np.float64))
+    return (logs[:-1] - logs[-1]) / scale
+
+
+def step_on_lattice(features: Array, values: Array) -> Array:
+    """The softmax (K + 1, N) of filtered values (K, N) and of a class that is 0, all times a scale."""
     from pydensecrf.densecrf import DIAG_KERNEL, NO_NORMALIZATION, DenseCRF
 
     classes, count = values.shape
-    scale = 10 / count  # the filter of values up to 1 is at most their number
+    scale = _scale_of(values)
     crf = DenseCRF(count, classes + 1)
     crf.setUnaryEnergy(np.zeros((classes + 1, count), np.float32))
     crf.addPairwiseEnergy(np.ascontiguousarray(features, np.float32), scale, DIAG_KERNEL, NO_NORMALIZATION)
@@ -28,8 +35,11 @@ def filter_by_lattice(features: Array, values: Array) -> Array:
     shown = np.asarray(probs)
     shown[:-1], shown[-1] = values, 0
     crf.stepInference(probs, first, second)
-    logs = np.log(np.asarray(probs).astype(np.float64))
-    return (logs[:-1] - logs[-1]) / scale
+    return np.asarray(probs)
+
+
+def _scale_of(values: Array) -> float:
+    return 10 / values.shape[1]  # the filter of values up to 1 is at most their number
 
 
 def filter_by_pairs(features: Array, values: Array) -> Array:

@@ -16,6 +16,7 @@ from typing import Any
 # One thread means one: NumPy's BLAS would keep a second one spinning, on everybody's CPU time. Before NumPy.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+import energy_peer
 import torch
 import torch.nn.functional as F
 import transport_peers
@@ -23,8 +24,17 @@ from harness import Timing, environment, interleave, peak_of, publish, seconds, 
 from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
-from dhr_refine import ClassMemory, Recipe, class_avg_pool, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine import (
+    ClassMemory,
+    Recipe,
+    class_avg_pool,
+    dense_crf,
+    dense_energy_loss,
+    refine_mask,
+    sinkhorn_ot,
+)
 from dhr_refine.compiled import lookup
+from dhr_refine.inputs.images import IMAGENET_MEAN, IMAGENET_STD
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -316,7 +326,59 @@ def class_memory(rounds: int) -> Iterator[str]:
     yield table(["USS features", *heads], rows)
 
 
-TABLES = {f.__name__: f for f in (transport, relaxed, pooling, step, class_memory, shares, growth, memory)}
+def energy(rounds: int) -> Iterator[str]:
+    """dense_energy_loss, forward and backward, against the same arithmetic on pydensecrf's lattice."""
+    rows = []
+    images = torch.stack([photo("astronaut", 448, 448), photo("coffee", 400, 448).repeat(1, 2, 1)[:, :448]])
+    images = torch.cat([images, images.flip(3)])
+    generator = torch.Generator().manual_seed(0)
+    logits = 4 * F.interpolate(torch.randn(4, 21, 28, 28, generator=generator), (448, 448), mode="bilinear")
+    labels = logits.argmax(1).masked_fill_(logits.softmax(1).amax(1) < 0.5, 255)
+    mean, std = (255 * torch.tensor(v).view(3, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    normalised = {"mean": mean.flatten().tolist(), "std": std.flatten().tolist()}
+    for name, given, options in (
+        ("uint8", images, {}),
+        ("normalised", (images - mean) / std, normalised),
+    ):
+        found, gradient = _energy(given, logits, labels, **options)
+        loss, wanted = energy_peer.follow(images, logits, labels, exact=True)
+        error = float((gradient - wanted).abs().max() / wanted.abs().max())
+        # Undoing the normalisation rounds, and moves a few pixels between the simplices of the lattice.
+        if abs(found / loss - 1) > 1e-4 or error > (1e-3 if options else 1e-4):
+            raise RuntimeError(f"{name}: loss {found} and {loss}, gradients differ by {error:.1e}")
+        for number in (1, 2):
+            with threads(number):
+                times = interleave(
+                    {
+                        "dhr_refine": lambda g=given, o=options: _energy(g, logits, labels, **o),
+                        "pydensecrf": lambda: energy_peer.follow(images, logits, labels),
+                        "torch": lambda g=given, o=options: _energy(g, logits, labels, backend="torch", **o),
+                    },
+                    rounds=rounds,
+                )
+            rows.append([*_ratios(f"{name}, {number} thread{'s' * (number > 1)}", times), f"{error:.0e}"])
+    yield table(
+        [
+            "images",
+            "dhr_refine",
+            "pydensecrf's lattice, CPU (wall)",
+            "torch path, CPU (wall)",
+            "gradient error",
+        ],
+        rows,
+    )
+
+
+def _energy(images: Tensor, logits: Tensor, labels: Tensor, **options: Any) -> tuple[float, Tensor]:
+    """The loss and its gradient."""
+    leaf = logits.detach().requires_grad_()
+    loss = dense_energy_loss(images, leaf, labels, **options)
+    return float(loss.detach()), torch.autograd.grad(loss, leaf)[0]
+
+
+TABLES = {
+    f.__name__: f for f in (transport, relaxed, pooling, step, class_memory, shares, growth, memory, energy)
+}
 
 
 def main() -> None:
