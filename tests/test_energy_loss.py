@@ -207,6 +207,15 @@ def test_sure_pixels_with_labels_are_left_alone():
     assert bool((gradient == 0).all())
 
 
+def test_probabilities_that_rounding_brought_above_1_do_not_turn_the_gate_around():
+    images, logits, labels = scene()
+    probs = torch.zeros_like(logits)
+    probs[:, 1] = 1.004
+    loss, gradient = loss_and_gradient(images, probs, torch.zeros_like(labels), softmax=False)
+    assert loss == 0
+    assert bool((gradient == 0).all())
+
+
 def test_boxes_in_every_form_are_those_of_refine_mask():
     given = scene()
     inside = [[1, 20, 3, 17], [0, 24, 0, 32]]

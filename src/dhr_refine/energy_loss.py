@@ -187,10 +187,12 @@ class _Energy(torch.autograd.Function):
         unlabelled: Tensor,
         weight: float,
     ) -> Tensor:
-        region = 1.0 if inside is None else inside
-        gate = (region - probs.amax(1, keepdim=True)).clamp_(min=0).masked_fill_(unlabelled, 1.0)
-        masked = probs * region
-        affinity = filter_values(lattice, masked, "none").mul_(gate).mul_(region)
+        gate = ((1.0 if inside is None else inside) - probs.amax(1, keepdim=True)).clamp_(min=0)
+        gate.masked_fill_(unlabelled, 1.0)
+        masked = probs
+        if inside is not None:
+            masked, gate = probs * inside, gate * inside
+        affinity = filter_values(lattice, masked, "none").mul_(gate)
         ctx.save_for_backward(probs, affinity * (-2 * weight))
         return (masked * affinity).sum() * -weight
 

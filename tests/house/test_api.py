@@ -74,6 +74,11 @@ SIGNATURES = {
         {"cams": MUST, "labels": MUST, "images": None},
         {"high": MUST, "low": MUST, "refine": None, "boxes": None, "box_format": None, "ignore_index": 255},
     ),
+    "dense_energy_loss": (
+        {"images": MUST, "logits": MUST, "labels": MUST},
+        {"boxes": None, "box_format": None, "weight": 1e-7, "sigma_rgb": 15, "sigma_xy": 100,
+         "scale_factor": 0.5, "softmax": True, "mean": None, "std": None, "ignore_index": 255},
+    ),
     "dense_crf": (
         {"images": MUST, "probs": MUST},
         {"iterations": 10, "sxy": 67, "srgb": 3, "compat": 4, "gauss_sxy": 1, "gauss_compat": 3},
