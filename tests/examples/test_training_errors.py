@@ -253,6 +253,7 @@ FAULTS = [
     (lambda r: None, (*NEW, "--lr", "1e30", "--steps", "4"), "is not finite at step .*: lower --lr"),
     # Comparisons
     (lambda r: None, ("--compare", "{}/out", "{}/nowhere"), "nowhere is no folder"),
+    (lambda r: None, ("--compare", "{0}/out,{0}/out", "{}/out"), "2 runs against 1: pass as many of each"),
     (lambda r: None, ("--compare", "{}/out", "{}/voc"), "have no evaluation of the same step"),
     (lambda r: replace(r / "out/evaluation-000002.npz"), ("--compare", "{}/out", "{}/out"), "evaluation-000002.npz cannot be read"),
     (lambda r: cut(r / "out/evaluation-000002.npz"), ("--compare", "{}/out", "{}/out"), "evaluation-000002.npz cannot be read"),
