@@ -103,6 +103,25 @@ def test_usual_terms_are_dense_crf(monkeypatch):
         assert np.allclose(result.reshape(expected.shape), expected.numpy(), atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [0, 1, 2])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_a_third_term_beside_the_usual_two_counts(last, kind, normalization, monkeypatch):
+    """The usual two have loops of their own, which know of no other term, whatever its kernel and kind."""
+    results = []
+    for name in ("numba", "torch"):
+        use(name, monkeypatch)
+        unary, usual = draw(4, 5, terms=2)
+        third = draw(4, 5, kind=kind, normalization=normalization)[1][last]
+        results += [
+            energies.mean_field(unary, program, iterations=3)
+            for program in ([*usual, third], [third, *usual], usual)
+        ]
+    for ours, theirs in zip(results[:3], results[3:]):
+        assert np.abs(ours - theirs).max() < 1e-3
+    assert np.abs(results[0] - results[2]).max() > 1e-2
+
+
 def test_threads_change_nothing_but_rounding(monkeypatch):
     unary, terms = draw(3, 40, kind=1)
     alone = energies.mean_field(unary, terms, iterations=5)

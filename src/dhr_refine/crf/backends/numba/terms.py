@@ -146,7 +146,8 @@ def mean_field_terms(
 ) -> np.ndarray:
     """Run mean field inference from the energies (K, N) of one image, or go on from ``start`` (K, N)."""
     pair = sorted(terms, key=lambda term: -len(term.kernel.lattice.corners))
-    if start is None and [len(term.kernel.lattice.corners) for term in pair if term.plain] == [_RGB, 3]:
+    usual = [len(term.kernel.lattice.corners) for term in pair] == [_RGB, 3]
+    if usual and start is None and all(term.plain for term in pair):
         kernels = pair[0].kernel, pair[1].kernel
         compats = float(pair[0].compat), float(pair[1].compat)
         return solve.solve_energies(kernels, compats, energies, iterations=iterations, threads=threads)
