@@ -1,4 +1,4 @@
-"""Measure the GPU tables: ``python tests/benchmarks/report_gpu.py [crf step transport kernels count]``.
+"""Measure the GPU tables: ``report_gpu.py [crf step toolbox transport kernels count]``.
 
 ``count`` needs no GPU: the bytes that the dense CRF has to move. The rest is for a CUDA device; with
 ``--device cpu`` and a small ``--size`` it only shows that it works.
@@ -22,9 +22,22 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from workloads import cam_scores, voc_like
 
-from dhr_refine import DenseCRFLattice, Recipe, dense_crf, refine_mask, sinkhorn_ot
+from dhr_refine import (
+    DenseCRFLattice,
+    PermutohedralLattice,
+    Recipe,
+    dense_crf,
+    dense_energy_loss,
+    pamr,
+    par,
+    refine_mask,
+    sinkhorn_ot,
+)
 from dhr_refine.crf.backends.triton import TritonKernel, launch
+from dhr_refine.crf.kept import kept_kernels
 from dhr_refine.crf.lattice import gaussian_lattices, run_on
+from dhr_refine.pydensecrf import use_device
+from dhr_refine.pydensecrf.densecrf import DenseCRF2D
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -227,6 +240,48 @@ def step(options: argparse.Namespace) -> Iterator[str]:
     )
 
 
+def toolbox(options: argparse.Namespace) -> Iterator[str]:
+    """PAR, PAMR, the energy loss, the lattice of any features, and a field of pydensecrf's interface."""
+    images, probs = scene(options, 21)
+    size, batch = options.size, options.batch
+    logits = probs.clamp_min(1e-4).log().requires_grad_()
+    labels = torch.where(probs.amax(1) > 0.6, probs.argmax(1), 255)
+    places = torch.stack(torch.meshgrid(*[torch.arange(float(size))] * 2, indexing="ij")).to(images.device)
+    features = torch.cat([places.expand(batch, 2, size, size) / 50, images.float() / 15], dim=1)
+    lattice = PermutohedralLattice(features)
+    rgb = images[0].permute(1, 2, 0).cpu().numpy()
+    unary = -probs[0].clamp_min(1e-5).log().flatten(1).cpu().numpy()
+
+    def loss() -> Tensor:
+        value = dense_energy_loss(images, logits, labels)
+        return torch.autograd.grad(value, logits)[0]
+
+    def field() -> Any:
+        kept_kernels.clear()  # as for an image that is new
+        own = DenseCRF2D(size, size, len(unary))
+        own.setUnaryEnergy(unary)
+        own.addPairwiseGaussian(sxy=3, compat=3)
+        own.addPairwiseBilateral(sxy=80, srgb=13, rgbim=rgb, compat=10)
+        return own.inference(10)
+
+    calls: dict[str, Callable[[], Any]] = {
+        "pamr": partial(pamr, images, probs),
+        "par": partial(par, images, probs),
+        "par, scale=0.5": partial(par, images, probs, scale=0.5),
+        "dense_energy_loss and its gradient": loss,
+        "PermutohedralLattice of five features": partial(PermutohedralLattice, features),
+        "its filter": partial(lattice.filter, probs),
+        "DenseCRF2D of one image": field,
+    }
+    use_device(options.device)
+    try:
+        times = interleave(calls, rounds=options.rounds, seconds=120)
+        rows = [[name, seconds(time), _peak(calls[name], options.device)] for name, time in times.items()]
+    finally:
+        use_device("cpu")
+    yield table([f"batch {batch}, {size} x {size}, 21 classes", "time", "peak memory"], rows)
+
+
 def transport(options: argparse.Namespace) -> Iterator[str]:
     """sinkhorn_ot against POT on the device, at a marginal error of 1e-3."""
     import transport_peers  # needs POT
@@ -269,7 +324,7 @@ def _short(name: str, length: int = 70) -> str:
     return name if len(name) <= length else name[: length - 3] + "..."
 
 
-TABLES = {f.__name__: f for f in (crf, step, transport, kernels, count)}
+TABLES = {f.__name__: f for f in (crf, step, toolbox, transport, kernels, count)}
 
 
 def main(arguments: Iterable[str] | None = None) -> None:

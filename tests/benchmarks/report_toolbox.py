@@ -44,6 +44,11 @@ def _ratio(peer: Timing, own: Timing) -> str:
     return f"{peer.cpu / own.cpu:.2f} ({peer.wall / own.wall:.2f})"
 
 
+def _same(run: Callable[[Any], Any]) -> float:
+    """Share of pixels whose label is the original's."""
+    return float((np.argmax(run(ours), axis=0) == np.argmax(run(original), axis=0)).mean())
+
+
 def usual(rounds: int) -> Iterator[str]:
     """The two usual terms: the interface of pydensecrf, dense_crf and the original, image new and known."""
     rows = []
@@ -52,16 +57,14 @@ def usual(rounds: int) -> Iterator[str]:
         options: dict[str, Any] = PRESETS[name]
         lattice = DenseCRFLattice(image, **{key: options[key] for key in LATTICE})
 
-        def run(
-            module: Any, o: dict[str, Any] = options, u: np.ndarray = unary, i: np.ndarray = rgb
-        ) -> np.ndarray:
+        def run(module: Any, o: dict[str, Any] = options, u: np.ndarray = unary, i: np.ndarray = rgb) -> Any:
             field = module.DenseCRF2D(SIZE[1], SIZE[0], len(u))
             field.setUnaryEnergy(u)
             field.addPairwiseGaussian(sxy=o["gauss_sxy"], compat=o["gauss_compat"])
             field.addPairwiseBilateral(sxy=o["sxy"], srgb=o["srgb"], rgbim=i, compat=o["compat"])
-            return np.array(field.inference(10))
+            return field.inference(10)
 
-        def new(f: Callable[[Any], np.ndarray] = run) -> np.ndarray:
+        def new(f: Callable[[Any], Any] = run) -> Any:
             kept_kernels.clear()
             return f(ours)
 
@@ -76,7 +79,7 @@ def usual(rounds: int) -> Iterator[str]:
                 },
                 rounds=rounds,
             )
-            same = float((run(ours).argmax(0) == run(original).argmax(0)).mean())
+            same = _same(run)
         peer, fresh, call, known, kept = times.values()
         rows.append([f"{name}, {classes} labels", seconds(peer), seconds(fresh), _ratio(peer, fresh)])
         rows[-1] += [_ratio(call, fresh), seconds(known), _ratio(peer, known), _ratio(kept, known)]
@@ -143,18 +146,18 @@ def terms(rounds: int) -> Iterator[str]:
         _, _, rgb, unary = _scene(classes)
         for name, add in _programs(rgb, classes).items():
 
-            def run(module: Any, a: Callable[..., None] = add, u: np.ndarray = unary) -> np.ndarray:
+            def run(module: Any, a: Callable[..., None] = add, u: np.ndarray = unary) -> Any:
                 kept_kernels.clear()
                 field = module.DenseCRF2D(SIZE[1], SIZE[0], len(u))
                 field.setUnaryEnergy(u)
                 a(module, field)
-                return np.array(field.inference(10))
+                return field.inference(10)
 
             with threads(1):
                 times = interleave(
                     {"original": lambda f=run: f(original), "ours": lambda f=run: f(ours)}, rounds=rounds
                 )
-                same = float((run(ours).argmax(0) == run(original).argmax(0)).mean())
+                same = _same(run)
             peer, own = times.values()
             rows.append([f"{name}, {classes} labels", seconds(peer), seconds(own), _ratio(peer, own)])
             rows[-1].append(f"{100 * same:.4f} %")
