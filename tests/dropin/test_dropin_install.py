@@ -106,6 +106,17 @@ def test_a_module_of_another_kind_is_refused_too():
 
 
 @pytest.mark.usefixtures("fresh")
+def test_a_blocked_original_is_nobodys(monkeypatch):
+    """Tests block a package so, to see what happens where it is missing."""
+    monkeypatch.setitem(sys.modules, "pydensecrf", None)
+    dhr_refine.pydensecrf.install()
+    assert named() == "dhr_refine.pydensecrf.densecrf"
+    dhr_refine.pydensecrf.uninstall()
+    with pytest.raises(ImportError):
+        importlib.import_module("pydensecrf")
+
+
+@pytest.mark.usefixtures("fresh")
 def test_the_backend_of_that_name_is_never_ours():
     image, probs = torch.zeros(3, 8, 9, dtype=torch.uint8), torch.full((2, 8, 9), 0.5)
     dhr_refine.pydensecrf.install()

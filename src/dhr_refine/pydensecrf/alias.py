@@ -46,7 +46,8 @@ def install(*, replace: bool = False) -> None:
         for name, module in list(sys.modules.items())
         if name.partition(".")[0] == "pydensecrf" and module is not own.get(name)
     }
-    if others and not replace:
+    # None keeps a name from being imported: nothing has it.
+    if any(module is not None for module in others.values()) and not replace:
         origin = getattr(others.get("pydensecrf"), "__file__", None) or "an unknown place"
         raise RuntimeError(
             f"pydensecrf is imported already, from {origin}: call install() above the first import of it, or "
