@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.autograd import forward_ad, gradcheck, gradgradcheck
 
 from dhr_refine import PermutohedralLattice
+from dhr_refine.crf import geometry
 from dhr_refine.crf.terms import NORMALIZATIONS
 
 pytest.importorskip("numba", reason="needs numba: pip install 'dhr_refine[numba]'")
@@ -166,11 +167,42 @@ def test_lattice_says_what_it_is():
         (torch.tensor([[[0.0, 1e9]]]), ValueError, r"e\.g\. features / "),
         (torch.linspace(0, 1e5, 10).expand(1, 6, 10), ValueError, r"e\.g\. features / "),
         (torch.rand(1, 40, 10), ValueError, "pass fewer features"),
+        (torch.zeros(1, 2, 3, device="meta"), TypeError, "features is on the meta device"),
     ],
 )
 def test_wrong_features(features, error, words):
     with pytest.raises(error, match=words):
         PermutohedralLattice(features)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize(("offset", "count"), [(100, 30), (100, 31), (-300, 29)])
+def test_features_far_from_zero(backend, offset, count, monkeypatch):
+    """Room on the way to 0 makes no difference where nothing lies there."""
+    features = 3 * torch.rand(2, 3, count, generator=torch.Generator().manual_seed(1)) + offset
+    values = torch.rand(2, 2, count, generator=torch.Generator().manual_seed(2))
+    expected = PermutohedralLattice(features, backend=backend).filter(values)
+    monkeypatch.setattr(geometry, "_LARGEST_KEY", 10**4)
+    assert not geometry.feature_geometry([(offset, offset + 3)] * 3).zeros
+    assert torch.equal(PermutohedralLattice(features, backend=backend).filter(values), expected)
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_features_with_a_common_offset_are_filtered_like_those_without(backend):
+    generator = np.random.default_rng(0)
+    near, values = generator.normal(size=(7, 301)), generator.random((1, 301))
+    lattice = PermutohedralLattice(torch.from_numpy(near + 1e4)[None], backend=backend)
+    result = lattice.filter(torch.from_numpy(values)[None], normalization="after")[0].numpy()
+    distances = ((near[:, :, None] - near[:, None]) ** 2).sum(0)
+    expected = normalised(np.exp(-distances / 2), values, "after")
+    assert np.corrcoef(result[0], expected[0])[0, 1] > 0.9
+
+
+def test_the_fix_for_features_too_far_from_zero_works():
+    features = torch.rand(1, 9, 20) + 1e6
+    with pytest.raises(ValueError, match="they lie far from 0, subtract the mean of each"):
+        PermutohedralLattice(features)
+    PermutohedralLattice(features - features.mean(-1, keepdim=True))
 
 
 def test_the_fix_for_features_that_are_too_fine_works():
@@ -198,6 +230,14 @@ def test_wrong_values(values, options, error, words):
     lattice = PermutohedralLattice(torch.zeros(1, 5, 3))
     with pytest.raises(error, match=words):
         lattice.filter(values, **options)
+
+
+def test_numbers_beyond_single_precision():
+    """One backend computes float64 values in float32, where they would be infinite, and NaN times 0."""
+    features, values = torch.zeros(1, 2, 3), torch.full((1, 2, 3), 1e300, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"values holds numbers too large for float32 .* scale it down"):
+        PermutohedralLattice(features, backend="numba").filter(values)
+    assert PermutohedralLattice(features, backend="torch").filter(values).isfinite().all()
 
 
 def test_wrong_backend():

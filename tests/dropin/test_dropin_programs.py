@@ -83,3 +83,19 @@ def test_steps_and_divergence():
             assert mine.klDivergence(q) == pytest.approx(expected, rel=2e-3, abs=1e-3 * q.shape[1])
 
     run()
+
+
+@pytest.mark.parametrize(("axes", "offset"), [(5, 1e5), (7, 1e4), (9, 100)])
+@pytest.mark.parametrize("pixels", [200, 201])
+def test_features_far_from_zero(axes, offset, pixels):
+    """Coordinates of a map, say: what lies between them and zero takes no room."""
+    rng = np.random.default_rng(axes)
+    features = (4 * rng.random((axes, pixels)) + offset).astype(np.float32)
+    energies = make_energies("probabilities", 3, pixels, rng)
+    results = []
+    for interface in (OURS, original()):
+        field = interface.densecrf.DenseCRF(pixels, 3)
+        field.setUnaryEnergy(energies)
+        field.addPairwiseEnergy(features, compat=3)
+        results.append(np.array(field.inference(4)))
+    assert np.abs(results[0] - results[1]).max() < 1e-5

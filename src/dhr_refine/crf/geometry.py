@@ -48,6 +48,7 @@ class Geometry(NamedTuple):
     strides: np.ndarray  # (d + 1,) int64: key of a vertex = sum(strides * coordinates) - origin
     origin: int
     cells: int  # keys lie below this
+    zeros: bool  # whether vertices of features that are all zero lie among them
     rows_first: bool
     # Of floating point channels instead of tables: what values are divided by, and then multiplied by.
     scales: tuple[tuple[np.float32, np.float32], ...]
@@ -58,7 +59,7 @@ class Geometry(NamedTuple):
         The reference works on four pixels at a time and fills up the last group with zeros: where the
         number of pixels is no multiple of four, the simplex of the black pixel in the corner exists.
         """
-        steps = self.strides[:0:-1] if pixels % 4 else self.strides[:0]
+        steps = self.strides[:0:-1] if pixels % 4 and self.zeros else self.strides[:0]
         return -self.origin - np.concatenate([np.zeros(min(len(steps), 1), np.int64), np.cumsum(steps)])
 
     @property
@@ -140,7 +141,7 @@ def bilateral_geometry(
 def feature_geometry(extents: Sequence[tuple[float, float]]) -> Geometry:
     """Lattice of features in units of their deviations, by the least and the largest value of each."""
     deviations = {"features": (1.0,) * len(extents)}
-    start, size = _box([], extents, _scales(deviations))
+    start, size, _ = _enclose([], extents, _scales(deviations))
     if not _fits(start, size):
         raise ValueError(_explain_features(extents, size))
     return _geometry([], deviations, extents)
@@ -154,11 +155,15 @@ def _explain_features(extents: Sequence[tuple[float, float]], size: list[int]) -
         f"{math.prod(map(float, size[:-1])):.1e} cells, above {_LARGEST_KEY:.1e}, or coordinates above "
         f"{_LARGEST_COORDINATE:.1e}: "
     )
+    scales = _scales({"features": (1.0,) * len(extents)})
+    if _fits(*_box([], [(low - (low + high) / 2, high - (low + high) / 2) for low, high in extents], scales)):
+        # Distances are all that counts.
+        return f"{said}they lie far from 0, subtract the mean of each"
     factor = 1.0
     while factor < _MOST:
         factor *= 2
         smaller = [(low / factor, high / factor) for low, high in extents]
-        if _fits(*_box([], smaller, _scales({"features": (1.0,) * len(extents)}))):
+        if _fits(*_enclose([], smaller, scales)[:2]):
             return f"{said}pass larger standard deviations, e.g. features / {factor:g}"
     return f"{said}pass fewer features"
 
@@ -174,7 +179,7 @@ def _geometry(
     ``deviations`` are those of the features in their order, by the name of the argument.
     """
     scales = _scales(deviations)
-    start, size = _box(values, extents, scales)
+    start, size, zeros = _enclose(values, extents, scales)
     d = len(scales)
     if not _fits(start, size):
         raise ValueError(
@@ -189,6 +194,7 @@ def _geometry(
         np.array([*strides, 0], dtype=np.int64),
         origin,
         math.prod(size[:d]),
+        zeros,
         rows_first,
         tuple(scales[len(values) :]),
     )
@@ -213,16 +219,41 @@ def _scaled(values: np.ndarray, scale: tuple[np.float32, np.float32]) -> np.ndar
     return values.astype(np.float32) / scale[0] * scale[1]
 
 
+def _enclose(
+    values: list[np.ndarray],
+    extents: Sequence[tuple[float, float]],
+    scales: list[tuple[np.float32, np.float32]],
+) -> tuple[list[int], list[int], bool]:
+    """The box of all vertices, and whether it holds those of zeros, which may take part: see phantom_keys.
+
+    Where the lattice fits only without them, they are left out if no pixel's vertex is a neighbour of one.
+    """
+    start, size = _box(values, extents, scales)
+    if not _fits(start, size):
+        own, number = _box(values, extents, scales, zeros=False)
+        # Their coordinates, over d + 1, are 0 or -1; the box has room for the neighbours of all others.
+        away = any(first > 0 or first + count < 0 for first, count in zip(own, number, strict=True))
+        # In units of the lattice, so far out that float32 tells quarters apart.
+        exact = _reach(own, number) * len(own) <= _LARGEST_COORDINATE
+        if away and exact and _fits(own, number):
+            return own, number, False
+    return start, size, True
+
+
 def _box(
     values: list[np.ndarray],
     extents: Sequence[tuple[float, float]],
     scales: list[tuple[np.float32, np.float32]],
+    *,
+    zeros: bool = True,
 ) -> tuple[list[int], list[int]]:
-    """Least coordinate of a vertex on each of the d + 1 axes, and how many from there, over d + 1."""
+    """Least coordinate of a vertex on each of the d + 1 axes, and how many from there, over d + 1.
+
+    ``zeros``: of features that are all zero as well.
+    """
     d = len(scales)
     ends = [np.asarray(value[[0, -1]]) for value in values]
-    # Vertices of zeros may take part: see phantom_keys.
-    ends += [np.array([min(low, 0.0), max(high, 0.0)]) for low, high in extents]
+    ends += [np.array([min(low, 0.0), max(high, 0.0)] if zeros else [low, high]) for low, high in extents]
     with np.errstate(over="ignore"):
         scaled = [
             _scaled(end, scale).clip(-1e38, 1e38).tolist() for end, scale in zip(ends, scales, strict=True)
@@ -256,7 +287,7 @@ def _mend(
     lengths = [float(len(value)) for value in values]
     lengths += [max(high, 0.0) - min(low, 0.0) for low, high in extents]
     larger = {name: tuple(max(one, _LEAST) for one in own) for name, own in deviations.items()}
-    while not _fits(*_box(values, extents, _scales(larger))):
+    while not _fits(*_enclose(values, extents, _scales(larger))[:2]):
         if min(map(min, larger.values())) > _MOST:
             return "fewer channels"  # each takes a few cells, whatever its deviation
         rest = iter(lengths)

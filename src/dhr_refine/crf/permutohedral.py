@@ -7,7 +7,17 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, check_filled, check_finite, check_plain, check_tensor, describe
+from ..checks import (
+    check_choice,
+    check_data,
+    check_filled,
+    check_finite,
+    check_plain,
+    check_tensor,
+    describe,
+    find_extent,
+    raise_magnitude,
+)
 from ..compiled import eager
 from .backends import choose_backend, implementation
 from .geometry import feature_geometry
@@ -81,6 +91,7 @@ class PermutohedralLattice:
     def __init__(self, features: Tensor, *, backend: Literal["auto", "torch", "numba"] = "auto") -> None:
         """Build the lattice."""
         check_tensor(features, "features", _SHAPE, ndim=(3, 4, 5), floating=True)
+        check_data(features, "features")
         check_plain(features, "features")
         check_filled(features, "features")
         check_choice(backend, "backend", ("auto", "torch", "numba"))
@@ -129,7 +140,8 @@ class PermutohedralLattice:
         TypeError
             If ``values`` is not a floating point tensor.
         ValueError
-            If shape or device differ from those of the features, or ``values`` holds NaN or infinity.
+            If shape or device differ from those of the features, or ``values`` holds NaN, infinity or, with
+            numba, numbers beyond float32.
         """
         check_tensor(values, "values", _SHAPE.replace("d,", "C,"), ndim=len(self.shape), floating=True)
         check_plain(values, "values")
@@ -145,6 +157,10 @@ class PermutohedralLattice:
                 f"values.to('{self.device}')"
             )
         check_finite(values, "values")
+        if self.backend == "numba" and values.dtype == torch.float64:
+            low, high = find_extent(values)
+            if max(-low, high) > torch.finfo(torch.float32).max:
+                raise_magnitude(values, "values")
         return filter_values(self, values, normalization)
 
     def __repr__(self) -> str:
