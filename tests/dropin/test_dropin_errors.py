@@ -136,9 +136,10 @@ COMPATS = {
     ),
     "matrix": (np.ones((2, 3)), ValueError, "or have shape (2,) or (2, 2) for 2 labels, got a NumPy"),
     "cube": (np.ones((2, 2, 2)), ValueError, "or have shape (2,) or (2, 2) for 2 labels, got a NumPy"),
-    "NaN": (np.nan, ValueError, "compat must be finite, got float nan: pass finite numbers"),
-    "inf": (np.array([1, np.inf]), ValueError, "compat must be finite, got a NumPy float64 array"),
-    "beyond float32": (1e300, ValueError, "compat must be finite, got float 1e+300"),
+    "NaN": (np.nan, ValueError, "compat must be finite and lie within 1e+15 of 0, got float nan: pass"),
+    "inf": (np.array([1, np.inf]), ValueError, "lie within 1e+15 of 0, got a NumPy float64 array"),
+    "beyond float32": (1e300, ValueError, "lie within 1e+15 of 0, got float 1e+300: pass smaller numbers"),
+    "beyond energies": (np.full((2, 2), -3e38), ValueError, "lie within 1e+15 of 0, got a NumPy float64"),
 }
 SXYS = {
     "text": ("a", TypeError, "sxy must be a number or 2 of them (x, y), got str 'a'"),
@@ -285,10 +286,10 @@ def test_marginals():
         made.klDivergence(q.T)
     with raises(TypeError, "Q must be an array (n_labels, n_pixels), got NoneType None"):
         made.klDivergence(None)
-    for number in (np.nan, np.inf):
-        with raises(ValueError, "Q has NaN or infinite numbers: pass marginals"):
+    for number in (np.nan, np.inf, 3e38):
+        with raises(ValueError, "Q has NaN, infinite or huge numbers: pass marginals"):
             made.klDivergence(holding(q, number))
-        with raises(ValueError, "Q has NaN or infinite numbers: pass marginals"):
+        with raises(ValueError, "Q has NaN, infinite or huge numbers: pass marginals"):
             made.stepInference(holding(q, number), *tmp)
     with raises(ValueError, "Q has numbers below 0: pass marginals"):
         made.klDivergence(holding(q, -0.5))

@@ -386,3 +386,15 @@ def test_names_of_the_original():
         assert [(one.name, int(one)) for one in mine] == [(one.name, int(one)) for one in real]
         for one in real:
             assert getattr(OURS.densecrf, one.name) == one == getattr(mine, one.name)
+
+
+@pytest.mark.parametrize("compat", [1e15, -1e15, np.full((3, 3), 1e15), np.full(3, 1e15)])
+def test_the_largest_weights_and_marginals_are_no_danger(compat):
+    made = field()
+    for normalization in DCRF.NormalizationType:
+        made.addPairwiseGaussian(sxy=3, compat=compat, normalization=normalization)
+    marginals, *tmp = made.startInference()
+    marginals[:] = 9999
+    made.stepInference(marginals, *tmp)
+    for result in (marginals, made.inference(3)):
+        np.testing.assert_allclose(result.sum(0), 1, atol=1e-5)

@@ -13,6 +13,8 @@ from ..checks import describe, read_numbers
 
 # Energies of labels that take no part lie at 1e30 in the engine.
 _FAR = 1e29
+# Weights and marginals up to these keep well below that, times a million pixels and hundreds of labels.
+_LARGEST_WEIGHT, LARGEST_MARGINAL = 1e15, 1e4
 
 
 def read_count(value: Any, name: str, least: int) -> int:
@@ -170,8 +172,11 @@ def read_compat(value: Any, labels: int) -> float | np.ndarray:
         )
     with np.errstate(over="ignore"):
         weights = numbers.astype(np.float32)
-    if not np.isfinite(weights).all():
-        raise ValueError(f"compat must be finite, got {describe(value)}: pass finite numbers")
+    if not (np.abs(weights) <= _LARGEST_WEIGHT).all():  # NaN is not
+        raise ValueError(
+            f"compat must be finite and lie within {_LARGEST_WEIGHT:g} of 0, got {describe(value)}: "
+            "pass smaller numbers, usually 3 to 10"
+        )
     if weights.ndim == 0:
         return float(weights)
     # A matrix that is not symmetric stands for the mean of both directions, as in the original.

@@ -14,6 +14,7 @@ from ..crf.energies import mean_field, pairwise
 from ..crf.kept import bilateral_kernel, feature_kernel, gaussian_kernel
 from ..crf.terms import Normalization, Term
 from .arguments import (
+    LARGEST_MARGINAL,
     lie_within,
     read_array,
     read_compat,
@@ -186,8 +187,8 @@ class DenseCRF:
         TypeError
             An argument is no number, or holds none.
         ValueError
-            A shape does not fit, ``features`` or ``compat`` is not finite, ``normalization`` is none of the
-            four.
+            A shape does not fit, ``features`` or ``compat`` is not finite, ``compat`` lies beyond 1e15,
+            ``normalization`` is none of the four.
         """
         values = read_features(features, self._pixels)
         build = partial(feature_kernel, values, self._size, device=self._device)
@@ -240,7 +241,7 @@ class DenseCRF:
         TypeError
             ``Q`` is no floating point array.
         ValueError
-            Its shape is another one, it is read-only, or it holds NaN, infinite or negative numbers.
+            Its shape is another one, it is read-only, or it holds NaN, infinite, huge or negative numbers.
         """
         if not isinstance(Q, np.ndarray) or Q.dtype.kind != "f":
             raise TypeError(
@@ -269,7 +270,7 @@ class DenseCRF:
         TypeError
             ``Q`` holds no real numbers.
         ValueError
-            Its shape is another one, or it holds NaN, infinite or negative numbers.
+            Its shape is another one, or it holds NaN, infinite, huge or negative numbers.
         """
         marginals = self._read_marginals(Q)
         parts = self._unary()
@@ -308,8 +309,8 @@ class DenseCRF:
                 f"Q must have shape (n_labels, n_pixels) = ({self._labels}, {self._pixels}), got "
                 f"{marginals.shape}: pass what inference() or startInference() of this field returned"
             )
-        if not lie_within(marginals, np.inf):
-            raise ValueError("Q has NaN or infinite numbers: pass marginals, which lie in 0..1")
+        if not lie_within(marginals, LARGEST_MARGINAL):
+            raise ValueError("Q has NaN, infinite or huge numbers: pass marginals, which lie in 0..1")
         if marginals.min(initial=0) < 0:
             raise ValueError("Q has numbers below 0: pass marginals, which lie in 0..1")
         return marginals
