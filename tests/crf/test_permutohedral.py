@@ -182,7 +182,7 @@ def test_features_far_from_zero(backend, offset, count, monkeypatch):
     features = 3 * torch.rand(2, 3, count, generator=torch.Generator().manual_seed(1)) + offset
     values = torch.rand(2, 2, count, generator=torch.Generator().manual_seed(2))
     expected = PermutohedralLattice(features, backend=backend).filter(values)
-    monkeypatch.setattr(geometry, "_LARGEST_KEY", 10**4)
+    monkeypatch.setattr(geometry, "_LARGEST_KEY", 10**6)
     assert not geometry.feature_geometry([(offset, offset + 3)] * 3).zeros
     assert torch.equal(PermutohedralLattice(features, backend=backend).filter(values), expected)
 
@@ -198,8 +198,10 @@ def test_features_with_a_common_offset_are_filtered_like_those_without(backend):
     assert np.corrcoef(result[0], expected[0])[0, 1] > 0.9
 
 
-def test_the_fix_for_features_too_far_from_zero_works():
-    features = torch.rand(1, 9, 20) + 1e6
+@pytest.mark.parametrize(("dimension", "offset"), [(9, 1e6), (15, 2e4), (13, 5e4)])
+def test_the_fix_for_features_too_far_from_zero_works(dimension, offset):
+    """Too far for float32, or for keys."""
+    features = torch.rand(1, dimension, 21) + offset
     with pytest.raises(ValueError, match="they lie far from 0, subtract the mean of each"):
         PermutohedralLattice(features)
     PermutohedralLattice(features - features.mean(-1, keepdim=True))

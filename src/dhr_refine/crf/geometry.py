@@ -233,9 +233,10 @@ def _enclose(
         own, number = _box(values, extents, scales, zeros=False)
         # Their coordinates, over d + 1, are 0 or -1; the box has room for the neighbours of all others.
         away = any(first > 0 or first + count < 0 for first, count in zip(own, number, strict=True))
-        # In units of the lattice, so far out that float32 tells quarters apart.
-        exact = _reach(own, number) * len(own) <= _LARGEST_COORDINATE
-        if away and exact and _fits(own, number):
+        # So near that float32 tells quarters of the lattice apart, and the origin is no larger than keys.
+        far = _reach(own, number)
+        near = far * len(own) <= _LARGEST_COORDINATE and far * math.prod(number[:-1]) <= _LARGEST_KEY
+        if away and near:
             return own, number, False
     return start, size, True
 
