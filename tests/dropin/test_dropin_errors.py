@@ -486,3 +486,10 @@ def test_fixes_work():
 def test_devices(device, kind, text):
     with pytest.raises(kind, match=text):
         use_device(device)
+
+
+def test_more_labels_than_memory():
+    large = DCRF.DenseCRF2D(1000, 1000, 10**8)  # 400 TB, more than addresses
+    text = "no memory for 100000000 labels of 1000000 pixels, about 2000000.0 GB: pass a smaller nlabels"
+    with pytest.raises(MemoryError, match=re.escape(text)):
+        large.inference(1)

@@ -211,6 +211,8 @@ class DenseCRF:
         ------
         TypeError
             ``niter`` is no number.
+        MemoryError
+            There is no memory for so many labels and pixels.
         """
         return self._run(max(0, read_count(niter, "niter", -(2**31))))
 
@@ -300,7 +302,16 @@ class DenseCRF:
     def _run(self, iterations: int, start: np.ndarray | None = None) -> np.ndarray:
         if self._pixels == 0:
             return np.empty((self._labels, 0), dtype=np.float32)
-        return mean_field(self._unary(), self._terms, iterations=iterations, start=start, device=self._device)
+        try:
+            return mean_field(
+                self._unary(), self._terms, iterations=iterations, start=start, device=self._device
+            )
+        except MemoryError:
+            need = 5 * 4e-9 * self._labels * self._pixels  # energies, logits, marginals, messages, result
+            raise MemoryError(
+                f"no memory for {self._labels} labels of {self._pixels} pixels, about {need:.1f} GB: pass a "
+                "smaller nlabels, or a smaller image"
+            ) from None
 
     def _read_marginals(self, Q: Any) -> np.ndarray:
         marginals = read_array(Q, "Q", "(n_labels, n_pixels)")
