@@ -372,7 +372,7 @@ NORMALISED = (IMAGES - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).vie
         (
             {"images": IMAGES[..., :8]},
             ValueError,
-            r"logits has size \(8, 10\) but images has \(8, 8\): resize logits",
+            r"logits has size \(8, 10\) but images has \(8, 8\): pass torch",
         ),
         ({"images": IMAGES.float().fill_(torch.nan)}, ValueError, "images holds NaN or infinity"),
         (
@@ -398,7 +398,7 @@ NORMALISED = (IMAGES - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).vie
         ({"logits": LOGITS.expand(2, -1, -1, -1)}, ValueError, "logits has batch size 2 but images has 1"),
         ({"labels": LABELS[:, None]}, ValueError, r"labels must have shape \(B, H, W\)"),
         ({"labels": LABELS == 255}, TypeError, "labels must be whole numbers, got a torch.bool tensor"),
-        ({"labels": LABELS[:, ::2]}, ValueError, "labels has size .*mode='nearest'"),
+        ({"labels": LABELS[:, ::2]}, ValueError, "labels has size .*: pass torch"),
         ({"labels": LABELS.expand(3, -1, -1)}, ValueError, "labels has batch size 3 but images has 1"),
         ({"labels": LABELS.to("meta")}, TypeError, "labels is on the meta device"),
         ({"boxes": [[0, 4, 0, 4]]}, ValueError, "box_format must be 'xyxy' or 'yyxx'"),
@@ -425,6 +425,16 @@ def test_wrong_input(changes, error, words):
     given = {"images": IMAGES, "logits": LOGITS, "labels": LABELS} | changes
     with pytest.raises(error, match=words):
         dense_energy_loss(given.pop("images"), given.pop("logits"), given.pop("labels"), **given)
+
+
+@pytest.mark.parametrize("name", ["logits", "labels"])
+def test_other_sizes_are_resized_as_the_error_says(name):
+    given = {"images": IMAGES, "logits": LOGITS, "labels": LABELS}
+    given[name] = given[name][..., ::2]
+    with pytest.raises(ValueError, match=f"{name} has size") as caught:
+        dense_energy_loss(**given)
+    given[name] = eval(str(caught.value).partition("pass ")[2], {"torch": torch}, given)
+    assert dense_energy_loss(**given) < 0
 
 
 @pytest.mark.parametrize(

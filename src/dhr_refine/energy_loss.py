@@ -240,10 +240,12 @@ def _check_inputs(images: Tensor, logits: Tensor, labels: Tensor) -> None:
         check_plain(tensor, name)
         check_same(tensor, name, images, "images")
         if tensor.shape[-2:] != images.shape[2:]:
-            how = ", mode='nearest'" if name == "labels" else ", mode='bilinear'"
+            call = "interpolate(logits, images.shape[2:], mode='bilinear')"
+            if name == "labels":  # it takes neither three axes nor integers
+                call = "interpolate(labels[:, None].float(), images.shape[2:])[:, 0]"
             raise ValueError(
                 f"{name} has size {tuple(tensor.shape[-2:])} but images has {tuple(images.shape[2:])}: "
-                f"resize {name} with torch.nn.functional.interpolate(..., images.shape[2:]{how})"
+                f"pass torch.nn.functional.{call}"
             )
 
 
