@@ -60,7 +60,9 @@ def base_mask(
     labels : Tensor (B, C) or list of index lists
         Image tags without background, in all forms that :func:`refine_mask` takes.
     images : Tensor, (B, 3, H, W), optional
-        The same crops, as in :func:`refine_mask`; the masks get their size. Needed by a named ``refine``.
+        The same crops: uint8, floating point in [0, 1], or normalised with ``mean`` and ``std``, as in
+        :func:`refine_mask`; the masks get their size. Needed by a named ``refine``, and by callables that
+        look at them.
     background : float in [0, 1], or "power"
         Score of the background: a constant, or ``(1 - max over the tags) ** alpha``. No default: the best
         constant depends on the CAMs and on the data set.
@@ -80,7 +82,8 @@ def base_mask(
     ignore_index : int, default 255
         Label of pixels outside the boxes.
     mean, std : three floats each, or None
-        Normalisation of floating point images, as in :func:`refine_mask`.
+        Normalisation of floating point images in units of [0, 1], as in :func:`refine_mask`; ImageNet's by
+        default. None: images are in [0, 1].
 
     Returns
     -------

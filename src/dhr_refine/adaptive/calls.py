@@ -120,8 +120,8 @@ def par(
     Parameters
     ----------
     images : Tensor of shape (B, 3, H, W) or (3, H, W)
-        RGB, uint8 or floating point. Colours are compared with their spread nearby, so that any
-        normalisation gives the same result.
+        RGB, uint8 or floating point, up to 1e4 in size. Colours are compared with their spread nearby, so
+        that any normalisation gives the same result.
     probs : Tensor of shape (B, K, H, W) or (K, H, W), floating point
         Probabilities (or any non-negative scores) at the size of the images: classes do not mix, so that one
         channel is fine as well. Numbers down to 0.25 below 0 count as 0, as for :func:`dense_crf`.

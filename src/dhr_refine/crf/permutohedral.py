@@ -42,7 +42,8 @@ class PermutohedralLattice:
     ----------
     features : Tensor of shape (B, d, N), (B, d, H, W) or (B, d, D, H, W), floating point
         Features in units of their standard deviations: positions divided by pixels, colours by grey levels.
-        They are constants: no gradients reach them.
+        A single image has its batch axis as well, ``features[None]``. They are constants: no gradients reach
+        them.
     backend : {"auto", "torch", "numba"}, default "auto"
         "auto" takes numba on the CPU if it is installed, else torch, which runs on any device.
 
