@@ -195,7 +195,7 @@ def test_kernels_are_found_again(backend, monkeypatch):
     for step in range(10):
         kept.feature_kernel(features + step + 1, SIZE)
     assert kept.feature_kernel(features, SIZE) is not own  # a limited number is kept
-    monkeypatch.setattr(kept, "_BYTES", 0)
+    monkeypatch.setattr(kept.kept_kernels, "nbytes", 0)
     last = kept.feature_kernel(features + 50, SIZE)
     assert kept.feature_kernel(features + 50, SIZE) is last  # however large, the newest one is
     kept.kept_kernels.clear()

@@ -42,7 +42,7 @@ LAYERS = {
         ("__main__",),
     ),
     "crf": (
-        ("geometry", "images", "terms", "unary", "labels"),
+        ("geometry", "images", "recent", "terms", "unary", "labels"),
         ("backends", "scores"),
         ("energies", "lattice"),
         ("inference", "kept", "permutohedral"),

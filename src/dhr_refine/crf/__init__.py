@@ -4,7 +4,7 @@
 and the kernels' deviations into lattices: ``geometry.py`` scales positions and colours, a backend
 (``backends/``) builds the lattice and runs mean field on it, from the logarithms that ``unary.py`` defines.
 ``permutohedral.py`` is the lattice of any features; ``energies.py`` runs mean field from any energies with
-any terms (``terms.py``) of one image, on lattices that ``kept.py`` finds again.
+any terms (``terms.py``) of one image, on lattices that ``kept.py`` finds again (``recent.py``).
 """
 
 from .inference import dense_crf

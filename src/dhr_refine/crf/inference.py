@@ -13,7 +13,7 @@ from ..compiled import eager
 from .backends import BACKENDS, Backend, choose_backend, implementation
 from .geometry import LatticeParameters, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
-from .lattice import DenseCRFLattice, bilateral_geometry_of, check_built_for, gaussian_lattices, run_on
+from .lattice import DenseCRFLattice, bilateral_geometry_of, check_built_for, gaussian_lattice, run_on
 from .scores import check_scores
 from .unary import EXCLUDED
 
@@ -193,7 +193,7 @@ def _run_once(
     if backend == "pydensecrf":
         return module.mean_field(images, probs, parameters, **options)
     height, width = images.shape[2:]
-    gaussian = gaussian_lattices.get(backend, height, width, parameters.gauss_sxy, images.device)
+    gaussian = gaussian_lattice(backend, height, width, parameters.gauss_sxy, images.device)
     geometry = bilateral_geometry_of(pixels, parameters)
     if backend == "numba":
         return module.build_and_infer(geometry, images, gaussian, probs, **options)

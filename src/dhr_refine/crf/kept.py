@@ -5,9 +5,6 @@ pydensecrf's users make a new object for every threshold; the lattice is the sam
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Callable
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,54 +13,22 @@ import torch
 from .backends import implementation
 from .energies import backend_for, threads
 from .geometry import Geometry, bilateral_geometry, feature_geometry
-from .lattice import gaussian_lattices
+from .lattice import gaussian_lattice
+from .recent import Recent
 
-# Kernels kept beside the newest one, while all together are no larger than this.
+# Kernels kept, fewer where all together are larger than this.
 _KEPT, _BYTES = 4, 2**27
 
 Deviations = float | tuple[float, ...]
 
 
-class _Kernels:
-    """The last few kernels with what they were built from, for all threads."""
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], tuple[np.ndarray, Any]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, key: tuple[Any, ...], content: np.ndarray, build: Callable[[], Any]) -> Any:
-        """Find the kernel of a content by the options in ``key``, or build it."""
-        with self._lock:
-            entries = [(own, value) for own, value in self._kept.items() if own[:-1] == (*key, content.shape)]
-        for own, (known, kernel) in entries:
-            if np.array_equal(known, content):
-                with self._lock:
-                    if own in self._kept:
-                        self._kept.move_to_end(own)
-                return kernel
-        built = build()
-        with self._lock:
-            self._kept[(*key, content.shape, object())] = content.copy(), built
-            while len(self._kept) > 1 and (len(self._kept) > _KEPT or self._nbytes() > _BYTES):
-                self._kept.popitem(last=False)
-        return built
-
-    def _nbytes(self) -> int:
-        return sum(content.nbytes + kernel.nbytes for content, kernel in self._kept.values())
-
-    def clear(self) -> None:
-        """Forget all of them."""
-        with self._lock:
-            self._kept.clear()
-
-
-kept_kernels = _Kernels()
+kept_kernels = Recent(_KEPT, _BYTES)
 
 
 def gaussian_kernel(height: int, width: int, sxy: Deviations, *, device: torch.device | None = None) -> Any:
     """Kernel of positions, ``sxy`` pixels wide."""
     where = device or torch.device("cpu")
-    return gaussian_lattices.get(backend_for(device), height, width, sxy, where)
+    return gaussian_lattice(backend_for(device), height, width, sxy, where)
 
 
 def bilateral_kernel(
@@ -76,7 +41,7 @@ def bilateral_kernel(
         geometry = bilateral_geometry(height, width, sxy, srgb)
         return _build(geometry, np.ascontiguousarray(image.transpose(2, 0, 1)), device)
 
-    return kept_kernels.get(("image", sxy, srgb, backend_for(device), device), image, build)
+    return kept_kernels.get(("image", sxy, srgb, backend_for(device), device), build, image)
 
 
 def feature_kernel(
@@ -90,7 +55,7 @@ def feature_kernel(
         geometry = feature_geometry(list(zip(low, high, strict=True)))
         return _build(geometry, np.ascontiguousarray(features).reshape(-1, *size), device)
 
-    return kept_kernels.get(("features", size, backend_for(device), device), features, build)
+    return kept_kernels.get(("features", size, backend_for(device), device), build, features)
 
 
 def _build(geometry: Geometry, image: np.ndarray, device: torch.device | None) -> Any:

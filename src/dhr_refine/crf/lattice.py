@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
-from threading import Lock
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from ..compiled import eager
 from .backends import Backend, choose_backend, implementation
 from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
+from .recent import Recent
 
 # Lattices of positions kept for images to come: one is 5 to 10 MB at 512 x 512 (numba).
 _CACHED_SIZES = 8
@@ -111,9 +110,7 @@ class DenseCRFLattice:
         else:
             own.copy_(images)
         module = implementation(self.backend)
-        gaussian = gaussian_lattices.get(
-            self.backend, *self.shape[1:], self.parameters.gauss_sxy, images.device
-        )
+        gaussian = gaussian_lattice(self.backend, *self.shape[1:], self.parameters.gauss_sxy, images.device)
         with torch.no_grad():
             geometry = bilateral_geometry_of(pixels, self.parameters)
             return own, gaussian, module.build_bilateral(geometry, own)
@@ -185,36 +182,17 @@ def _equal(left: Tensor, right: Tensor) -> bool:
     return torch.equal(left, right)
 
 
-class _GaussianLattices:
-    """Lattices of positions by backend, size, deviation and device: the last few used, for all threads."""
+gaussian_lattices = Recent(_CACHED_SIZES)
 
-    def __init__(self) -> None:
-        self._kept: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = Lock()
 
-    def get(
-        self, backend: str, height: int, width: int, sxy: float | tuple[float, ...], device: torch.device
-    ) -> Any:
-        """Find the lattice, or build it."""
-        key = (backend, height, width, sxy, device)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        # Built outside the lock: two threads may build the same one, which is harmless.
+def gaussian_lattice(
+    backend: str, height: int, width: int, sxy: float | tuple[float, ...], device: torch.device
+) -> Any:
+    """The lattice of positions, which images of one size share: one of the last few used, or a new one."""
+
+    def build() -> Any:
         with torch.no_grad():
             geometry = gaussian_geometry(height, width, sxy)
-            built = implementation(backend).build_gaussian(geometry, height, width, device)
-        with self._lock:
-            self._kept[key] = built
-            while len(self._kept) > _CACHED_SIZES:
-                self._kept.popitem(last=False)
-        return built
+            return implementation(backend).build_gaussian(geometry, height, width, device)
 
-    def clear(self) -> None:
-        """Forget all of them."""
-        with self._lock:
-            self._kept.clear()
-
-
-gaussian_lattices = _GaussianLattices()
+    return gaussian_lattices.get((backend, height, width, sxy, device), build)
