@@ -41,6 +41,7 @@ TRACED = {
         "crf/backends/numba/threads.py",
         "crf/backends/numba/memory.py",
         "crf/backends/numba/solve.py",
+        "crf/backends/numba/terms.py",
         "maps/cosines_numba.py",
         "transport/lean_numba.py",
     )

@@ -81,13 +81,13 @@ class Geometry(NamedTuple):
 def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int) -> LatticeParameters:
     """Return deviations as one number or as many as there are axes; raise unless they are above 0."""
     return LatticeParameters(
-        read_deviations(sxy, "sxy", 2, "two, (x, y)"),
-        read_deviations(srgb, "srgb", channels, f"one for each of {channels} channels"),
-        read_deviations(gauss_sxy, "gauss_sxy", 2, "two, (x, y)"),
+        _read_deviations(sxy, "sxy", 2, "two, (x, y)"),
+        _read_deviations(srgb, "srgb", channels, f"one for each of {channels} channels"),
+        _read_deviations(gauss_sxy, "gauss_sxy", 2, "two, (x, y)"),
     )
 
 
-def read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
+def _read_deviations(value: Any, name: str, count: int, many: str) -> float | tuple[float, ...]:
     """Return one number where all are equal, else one for each axis; raise unless they are above 0."""
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         numbers = read_numbers(value, name, f"a number or {many}")

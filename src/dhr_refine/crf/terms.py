@@ -20,7 +20,7 @@ class Term(NamedTuple):
 
     kernel: Any  # of a backend, for one image
     normalization: Normalization
-    compat: float | np.ndarray  # number w: Potts; (K,) d: diagonal; (K, K) M: matrix
+    compat: Any  # number w: Potts; array (K,) d: diagonal; array (K, K) M: matrix; torch: tensors as well
 
     @property
     def plain(self) -> bool:

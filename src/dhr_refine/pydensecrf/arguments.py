@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ..checks import describe, read_numbers
+from ..crf.unary import LARGEST_ENERGY
 
-# Energies of labels that take no part lie at 1e30 in the engine.
-_FAR = 1e29
-# Weights and marginals up to these keep well below that, times a million pixels and hundreds of labels.
+# Weights and marginals up to these keep well below the largest energy, times a million
+# pixels and hundreds of labels.
 _LARGEST_WEIGHT, LARGEST_MARGINAL = 1e15, 1e4
 
 
@@ -59,7 +59,7 @@ def read_energies(u: Any, f: Any, labels: int, pixels: int) -> np.ndarray:
             )
         with np.errstate(over="ignore", invalid="ignore"):
             energies = weights @ features
-    if not lie_within(energies, _FAR):
+    if not lie_within(energies, LARGEST_ENERGY):
         _mend_energies(energies, name)
     return energies
 
@@ -96,7 +96,7 @@ def _mend_energies(energies: np.ndarray, name: str) -> None:
         )
     lowest = energies.min(axis=0)
     energies[:, lowest == math.inf] = 0
-    far = (lowest > _FAR) & (lowest < math.inf)
+    far = (lowest > LARGEST_ENERGY) & (lowest < math.inf)
     energies[:, far] -= lowest[far]
 
 

@@ -271,6 +271,7 @@ def mean_field_terms(
 ) -> Tensor:
     """Run mean field inference from the energies (pixels, K) of one image, or go on from ``start``."""
     logits = energies.neg().clamp_(-LARGEST_ENERGY, LARGEST_ENERGY)
+    terms = [term._replace(compat=_on_device(term, energies)) for term in terms]  # moved once for all rounds
     probs = softmax_(logits.clone()) if start is None else start
     for _ in range(iterations):
         probs = softmax_(logits - pairwise(probs, terms))
@@ -282,9 +283,14 @@ def pairwise(probs: Tensor, terms: Sequence[Term]) -> Tensor:
     total = torch.zeros_like(probs)
     for term in terms:
         message = filter_with(term.kernel, probs, term.normalization)
-        compat = torch.as_tensor(term.compat, dtype=probs.dtype, device=probs.device)
+        compat = _on_device(term, probs)
         if compat.ndim == 2:
             total.addmm_(message, compat.T)
         else:
             total.addcmul_(message, -compat if compat.ndim == 0 else compat)
     return total
+
+
+def _on_device(term: Term, beside: Tensor) -> Tensor:
+    """The weights of a term beside the numbers that they meet."""
+    return torch.as_tensor(term.compat, dtype=beside.dtype, device=beside.device)

@@ -6,10 +6,10 @@ release the GIL; none uses fast-math.
 - ``lattice.py`` builds lattices. Image to simplices, ``tiles.py`` by tiles: ``simplices.py``. Simplices to
   numbered vertices: ``vertices.py`` by the hash tables of ``tables.py``, or ``planes.py`` without any.
   Vertices to neighbours: ``chains.py``. Weights: ``normalise.py``.
-- ``solve.py`` runs mean field on the usual pair, positions and colours of three channels. Probabilities to
-  logarithms: ``packing.py``. Then, by turns (``iterations.py``), a pass over the pixels, ``passes.py``, and
-  one over the vertices, ``blur.py``.
-- ``terms.py`` does so for any other terms, by one filter at a time: ``filtering.py``.
+- ``terms.py`` runs mean field on them, by one filter at a time: ``filtering.py``. The usual pair, positions
+  and colours of three channels, has loops of its own: ``solve.py``. Probabilities or energies are packed:
+  ``packing.py``. Then, by turns (``iterations.py``), a pass over the pixels, ``passes.py``, and one over the
+  vertices, ``blur.py``.
 """
 
 from .lattice import NumbaKernel, build_bilateral, build_features, build_gaussian

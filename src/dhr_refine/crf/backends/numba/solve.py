@@ -1,110 +1,30 @@
-"""Mean field of the numba backend with one kernel of five features and one of two, on a number of threads.
+"""Mean field of one image with the usual pair of kernels: one of five features, one of two.
 
-A batch runs one image on a thread; a single image splits its pixels, each thread splatting into values of
-its own. The number of threads is ``torch.get_num_threads()``.
+The image splits its pixels between threads, each of which splats into values of its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from ...geometry import Geometry
 from . import iterations as loops
-from .lattice import Lattice, NumbaKernel, build
+from .lattice import Lattice, NumbaKernel
 from .memory import Scratch
-from .packing import ENERGIES, PROBS
 from .passes import block_size
-from .threads import on_threads, together
+from .threads import together
 
 # Below this many pixels a second thread costs more than it saves.
 _PIXELS_PER_THREAD = 2**14
 
 
-def mean_field(
-    bilateral: Sequence[NumbaKernel], gaussian: NumbaKernel, probs: Tensor, **options: Any
-) -> Tensor:
-    """Run mean field inference from probabilities (B, K, H, W) (see unary.py)."""
-    return _infer(lambda index, scratch, threads: bilateral[index], gaussian, probs, **options)
-
-
-def build_and_infer(
-    geometry: Geometry, images: Tensor, gaussian: NumbaKernel, probs: Tensor, **options: Any
-) -> Tensor:
-    """Do so with lattices that are not kept: each is gone before the thread turns to the next image."""
-    arrays = images.numpy()
-    return _infer(
-        lambda index, scratch, threads: build(geometry, arrays[index], threads, scratch),
-        gaussian,
-        probs,
-        **options,
-    )
-
-
-def _infer(
-    find: Callable[[int, Scratch, int], NumbaKernel],
-    gaussian: NumbaKernel,
-    probs: Tensor,
-    *,
-    iterations: int,
-    compat: float,
-    gauss_compat: float,
-) -> Tensor:
-    batch, classes, height, width = probs.shape
-    given = np.ascontiguousarray(probs.resolve_neg().numpy()).reshape(batch, classes, -1)
-    out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
-    threads = torch.get_num_threads()
-    inner = 1 if batch >= threads else _useful(threads, height * width)
-
-    def solve(index: int, scratch: Scratch) -> None:
-        _solve(
-            (find(index, scratch, inner), gaussian),
-            (compat, gauss_compat),
-            (given[index], PROBS),
-            out[index],
-            scratch,
-            iterations=iterations,
-            threads=inner,
-        )
-
-    on_threads(solve, range(batch), threads if inner == 1 else 1)
-    return torch.from_numpy(out).view(probs.shape)
-
-
-def solve_energies(
-    kernels: tuple[NumbaKernel, NumbaKernel],
-    compats: tuple[float, float],
-    energies: np.ndarray,
-    *,
-    iterations: int,
-    threads: int,
-) -> np.ndarray:
-    """Run mean field inference from the energies (K, N) of one image; the kernel of five features first."""
-    out = np.empty(energies.shape, np.float32)
-    threads = _useful(threads, energies.shape[1])
-    with Scratch.lend() as scratch:
-        _solve(
-            kernels,
-            compats,
-            (energies, ENERGIES),
-            out,
-            scratch,
-            iterations=iterations,
-            threads=threads,
-        )
-    return out
-
-
-def _useful(threads: int, pixels: int) -> int:
+def useful_threads(threads: int, pixels: int) -> int:
     """How many of these threads are worth starting for one image."""
     return max(1, min(threads, pixels // _PIXELS_PER_THREAD))
 
 
-def _solve(
+def solve_pair(
     kernels: tuple[NumbaKernel, NumbaKernel],
     compats: tuple[float, float],
     given: tuple[np.ndarray, int],
@@ -114,7 +34,7 @@ def _solve(
     iterations: int,
     threads: int,
 ) -> None:
-    """Fill the result of one image from what is given (see packing.py), both (K, N), on some threads."""
+    """Fill the result from what is given (see packing.py), both (K, N); the kernel of five features first."""
     classes, pixels = result.shape
     lanes, chunks = layout(classes)
     # Each thread's values start on a cache line.

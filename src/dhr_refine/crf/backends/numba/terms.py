@@ -1,4 +1,7 @@
-"""Mean field with any terms, of which solve.py has the usual pair, and filters of any lattice."""
+"""Mean field with any terms, of which solve.py has the usual pair, and filters of any lattice.
+
+The number of threads is ``torch.get_num_threads()``, or what the caller says.
+"""
 
 from __future__ import annotations
 
@@ -12,13 +15,12 @@ from torch import Tensor
 
 from ...geometry import Geometry
 from ...terms import Normalization, Term, around
-from . import solve
 from .filtering import filter_block, mix, softmax
 from .lattice import NumbaKernel, build
 from .memory import Scratch
 from .packing import ENERGIES, PROBS, VALUES, pack, unpack
 from .passes import block_size
-from .solve import layout
+from .solve import layout, solve_pair, useful_threads
 from .threads import on_threads
 from .tiles import tile_count
 
@@ -59,11 +61,50 @@ class _Field(NamedTuple):
     def unpack(self, packed: np.ndarray, result: np.ndarray) -> None:
         unpack(packed, self.size[1], result, *self.tags)
 
-    def padded(self, gains: np.ndarray, kernel_gain: float) -> np.ndarray:
-        """A gain for each lane."""
-        each = np.zeros(self.lanes * self.chunks, np.float32)
-        each[: np.size(gains) if np.size(gains) > 1 else None] = gains * kernel_gain
-        return each
+
+class _Ready(NamedTuple):
+    """A filter as the compiled loops take it, and what follows it."""
+
+    kernel: NumbaKernel
+    before: np.ndarray  # (N,) weights of the pixels before and after the filter; empty: ones
+    after: np.ndarray
+    gains: np.ndarray  # of each lane
+    matrix: np.ndarray | None  # of all pairs of lanes, flat; None where no classes mix
+    backwards: bool
+
+    @classmethod
+    def of(cls, term: Term, field: _Field, *, backwards: bool = False) -> _Ready:
+        """``backwards`` is the transpose of the filter; messages are what is subtracted from energies."""
+        kernel, compat = term.kernel, np.asarray(term.compat, np.float32)
+        lanes = field.lanes * field.chunks
+        gains, matrix = np.zeros(lanes, np.float32), None
+        if compat.ndim == 0:
+            gains[:] = compat * kernel.gain
+        elif compat.ndim == 1:
+            gains[: len(compat)] = -compat * kernel.gain
+        else:
+            gains[:] = kernel.gain
+            mixed = np.zeros((lanes, lanes), np.float32)
+            mixed[: len(compat), : len(compat)] = -compat.T
+            matrix = mixed.reshape(-1)
+        powers = around(term.normalization, backwards=backwards)
+        before, after = (_power(kernel.scale, power) for power in powers)
+        return cls(kernel, before, after, gains, matrix, backwards)
+
+    def filter(
+        self, field: _Field, chunk: int, packed: np.ndarray, out: np.ndarray, scratch: Scratch
+    ) -> None:
+        """Filter one block of channels, and add it to what is there."""
+        _, tag = field.tags
+        (values,) = scratch.take("values", (block_size(self.kernel.vertices, tag) + 16, np.float32))
+        filter_block(
+            self.kernel.lattice, *field.size, packed, self.before, self.after, self.gains, self.backwards,
+            values, out, chunk, field.chunks, tag,
+        )  # fmt: skip
+
+
+def _power(scale: np.ndarray, power: int) -> np.ndarray:
+    return _ONES if power == 0 else scale if power == 1 else 1 / scale
 
 
 def filter_values(
@@ -85,8 +126,8 @@ def filter_values(
         packed, out = scratch.take("filter", field.part, field.part)
         field.pack(own, VALUES, packed)
         out.fill(0)
-        target = out, field.padded(np.ones(1, np.float32), kernel.gain)
-        _filter(kernel, normalization, field, 0, packed, target, scratch, backwards=backwards)
+        ready = _Ready.of(Term(kernel, normalization, 1.0), field, backwards=backwards)
+        ready.filter(field, 0, packed, out, scratch)
         field.unpack(out, result[index, first : first + _CHANNELS])
 
     on_threads(work, list(product(range(len(values)), range(0, values.shape[1], _CHANNELS))), threads)
@@ -97,8 +138,6 @@ def mean_field(
     bilateral: Sequence[NumbaKernel], gaussian: NumbaKernel, probs: Tensor, **options: Any
 ) -> Tensor:
     """Run mean field inference from probabilities (B, K, H, W) (see unary.py)."""
-    if all(len(kernel.lattice.corners) == _RGB for kernel in bilateral):
-        return solve.mean_field(bilateral, gaussian, probs, **options)
     return _infer(lambda index, scratch, threads: bilateral[index], gaussian, probs, **options)
 
 
@@ -106,8 +145,6 @@ def build_and_infer(
     geometry: Geometry, images: Tensor, gaussian: NumbaKernel, probs: Tensor, **options: Any
 ) -> Tensor:
     """Do so with lattices that are not kept: each is gone before the thread turns to the next image."""
-    if geometry.dimension + 1 == _RGB:
-        return solve.build_and_infer(geometry, images, gaussian, probs, **options)
     arrays = images.numpy()
     return _infer(
         lambda index, scratch, threads: build(geometry, arrays[index], threads, scratch),
@@ -126,59 +163,78 @@ def _infer(
     compat: float,
     gauss_compat: float,
 ) -> Tensor:
-    """Mean field of images whose bilateral kernel has another number of features than the usual one."""
-    given = np.ascontiguousarray(probs.resolve_neg().numpy())
-    given = given.reshape(*given.shape[:2], -1)
+    """Mean field of a batch: one image on a thread, or several threads inside one image."""
+    batch, classes, height, width = probs.shape
+    given = np.ascontiguousarray(probs.resolve_neg().numpy()).reshape(batch, classes, -1)
+    out = np.empty(given.shape, np.float32)  # by NumPy, which asks the system for large pages
     threads = torch.get_num_threads()
-    inner = 1 if len(given) >= threads else threads
+    inner = 1 if batch >= threads else useful_threads(threads, height * width)
 
-    def run(index: int, scratch: Scratch) -> np.ndarray:
+    def run(index: int, scratch: Scratch) -> None:
         kernel = find(index, scratch, inner)
         terms = Term(kernel, "symmetric", compat), Term(gaussian, "symmetric", gauss_compat)
-        return _mean_field((given[index], PROBS), terms, iterations, None, inner)
+        _solve((given[index], PROBS), terms, out[index], scratch, iterations=iterations, threads=inner)
 
-    results = on_threads(run, range(len(given)), threads if inner == 1 else 1)
-    return torch.from_numpy(np.stack(results)).view(probs.shape)
+    on_threads(run, range(batch), threads if inner == 1 else 1)
+    return torch.from_numpy(out).view(probs.shape)
 
 
 def mean_field_terms(
     energies: np.ndarray, terms: Sequence[Term], *, iterations: int, start: np.ndarray | None, threads: int
 ) -> np.ndarray:
     """Run mean field inference from the energies (K, N) of one image, or go on from ``start`` (K, N)."""
+    result = np.empty(energies.shape, np.float32)
+    with Scratch.lend() as scratch:
+        _solve(
+            (energies, ENERGIES),
+            terms,
+            result,
+            scratch,
+            iterations=iterations,
+            threads=threads,
+            start=start,
+        )
+    return result
+
+
+def _solve(
+    given: tuple[np.ndarray, int],
+    terms: Sequence[Term],
+    result: np.ndarray,
+    scratch: Scratch,
+    *,
+    iterations: int,
+    threads: int,
+    start: np.ndarray | None = None,
+) -> None:
+    """Fill the result of one image from what is given (see packing.py), both (K, N)."""
     pair = sorted(terms, key=lambda term: -len(term.kernel.lattice.corners))
     usual = [len(term.kernel.lattice.corners) for term in pair] == [_RGB, 3]
     if usual and start is None and all(term.plain for term in pair):
-        kernels = pair[0].kernel, pair[1].kernel
-        compats = float(pair[0].compat), float(pair[1].compat)
-        return solve.solve_energies(kernels, compats, energies, iterations=iterations, threads=threads)
-    return _mean_field((energies, ENERGIES), terms, iterations, start, threads)
-
-
-def _mean_field(
-    given: tuple[np.ndarray, int],
-    terms: Sequence[Term],
-    iterations: int,
-    start: np.ndarray | None,
-    threads: int,
-) -> np.ndarray:
-    """Mean field from what is given (K, N) (see packing.py)."""
-    classes, pixels = given[0].shape
-    size = terms[0].kernel.size if terms else (1, pixels)
-    field = _Field.of(classes, size)
-    result = np.empty((classes, pixels), np.float32)
-    with Scratch.lend() as scratch:
-        logits, total, probs, message = scratch.take("terms", *[field.part] * 4)
-        field.pack(*given, logits)
-        if start is None:
-            softmax(logits, *size, probs, *field.tags)
-        else:
-            field.pack(start, VALUES, probs)
-        for _ in range(iterations):
-            np.copyto(total, logits)
-            _add_messages(terms, field, probs, message, total, threads)
-            softmax(total, *size, probs, *field.tags)
-        field.unpack(probs, result)
-    return result
+        solve_pair(
+            (pair[0].kernel, pair[1].kernel),
+            (float(pair[0].compat), float(pair[1].compat)),
+            given,
+            result,
+            scratch,
+            iterations=iterations,
+            threads=useful_threads(threads, result.shape[1]),
+        )
+        return
+    size = terms[0].kernel.size if terms else (1, result.shape[1])
+    field = _Field.of(len(result), size)
+    ready = [_Ready.of(term, field) for term in terms]
+    logits, total, probs, message = scratch.take("terms", *[field.part] * 4)
+    field.pack(*given, logits)
+    if start is None:
+        softmax(logits, *size, probs, *field.tags)
+    else:
+        field.pack(start, VALUES, probs)
+    for _ in range(iterations):
+        np.copyto(total, logits)
+        _add_messages(ready, field, probs, message, total, threads)
+        softmax(total, *size, probs, *field.tags)
+    field.unpack(probs, result)
 
 
 def pairwise(probs: np.ndarray, terms: Sequence[Term], *, threads: int) -> np.ndarray:
@@ -191,13 +247,13 @@ def pairwise(probs: np.ndarray, terms: Sequence[Term], *, threads: int) -> np.nd
         total, packed, message = scratch.take("terms", *[field.part] * 3)
         field.pack(probs, VALUES, packed)
         total.fill(0)
-        _add_messages(terms, field, packed, message, total, threads)
+        _add_messages([_Ready.of(term, field) for term in terms], field, packed, message, total, threads)
         field.unpack(total, result)
     return np.negative(result, out=result)
 
 
 def _add_messages(
-    terms: Sequence[Term],
+    terms: Sequence[_Ready],
     field: _Field,
     probs: np.ndarray,
     message: np.ndarray,
@@ -206,61 +262,14 @@ def _add_messages(
 ) -> None:
     """Add the messages of all terms to logits; ``message`` is working memory."""
     for term in terms:
-        compat = np.asarray(term.compat, np.float32)
-        gains = (compat, -compat, np.ones(1, np.float32))[compat.ndim]
         # A matrix needs the messages of all classes first.
-        into = message if compat.ndim == 2 else total
-        if compat.ndim == 2:
+        into = total if term.matrix is None else message
+        if into is message:
             message.fill(0)
-        _filter_all(term, field, probs, (into, field.padded(gains, term.kernel.gain)), threads)
-        if compat.ndim == 2:
-            weights = np.zeros((field.lanes * field.chunks,) * 2, np.float32)
-            weights[: len(compat), : len(compat)] = -compat.T
-            mix(message, weights.reshape(-1), *field.size, total, field.chunks, field.tags[1])
 
+        def work(chunk: int, scratch: Scratch, own: _Ready = term, to: np.ndarray = into) -> None:
+            own.filter(field, chunk, probs, to, scratch)
 
-def _filter_all(
-    term: Term, field: _Field, probs: np.ndarray, target: tuple[np.ndarray, np.ndarray], threads: int
-) -> None:
-    """Filter all blocks of channels, each on a thread."""
-
-    def work(chunk: int, scratch: Scratch) -> None:
-        _filter(term.kernel, term.normalization, field, chunk, probs, target, scratch)
-
-    on_threads(work, range(field.chunks), threads)
-
-
-def _filter(
-    kernel: NumbaKernel,
-    normalization: Normalization,
-    field: _Field,
-    chunk: int,
-    packed: np.ndarray,
-    target: tuple[np.ndarray, np.ndarray],
-    scratch: Scratch,
-    *,
-    backwards: bool = False,
-) -> None:
-    """Filter one block of channels, and add it to the target times the target's gains."""
-    _, tag = field.tags
-    (values,) = scratch.take("values", (block_size(kernel.vertices, tag) + 16, np.float32))
-    before, after = (_power(kernel.scale, power) for power in around(normalization, backwards=backwards))
-    out, gains = target
-    filter_block(
-        kernel.lattice,
-        *field.size,
-        packed,
-        before,
-        after,
-        gains,
-        backwards,
-        values,
-        out,
-        chunk,
-        field.chunks,
-        tag,
-    )
-
-
-def _power(scale: np.ndarray, power: int) -> np.ndarray:
-    return _ONES if power == 0 else scale if power == 1 else 1 / scale
+        on_threads(work, range(field.chunks), threads)
+        if term.matrix is not None:
+            mix(message, term.matrix, *field.size, total, field.chunks, field.tags[1])
