@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import platform
 import statistics
@@ -109,6 +110,27 @@ def publish(name: str, tables: Iterable[str], measured: str, page: Path | None) 
         raise ValueError(f"{page} has no lines <!-- table: {name} --> and <!-- end --> to write between")
     text = "\n\n".join([*parts, f"*{measured}*"])
     page.write_text(f"{before}{mark}\n{text}\n\n{end}{after}", encoding="utf-8")
+
+
+def report(
+    tables: Mapping[str, Callable[[int], Iterable[str]]],
+    description: str | None,
+    *,
+    rounds: int,
+    packages: Sequence[str],
+    note: str = "",
+) -> None:
+    """The command line of a report: measure the tables asked for, each a function of the number of rounds."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--rounds", type=int, default=rounds)
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
+    parser.add_argument("tables", nargs="*", default=list(tables), help=f"of {', '.join(tables)}")
+    options = parser.parse_args()
+    measured = f"{environment(*packages)}; {note}{options.rounds} rounds."
+    print(measured)
+    for name in options.tables:
+        print(f"\n### {name}: {tables[name].__doc__}")
+        publish(name, tables[name](options.rounds), measured, options.write)
 
 
 def peak_of(call: Callable[[], object]) -> int:

@@ -5,7 +5,6 @@ Peers are interleaved in one run. Keep the machine quiet; all of it takes about 
 
 from __future__ import annotations
 
-import argparse
 import os
 import subprocess
 import sys
@@ -20,7 +19,7 @@ import energy_peer
 import torch
 import torch.nn.functional as F
 import transport_peers
-from harness import Timing, environment, interleave, peak_of, publish, seconds, table, threads
+from harness import Timing, interleave, peak_of, report, seconds, table, threads
 from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
@@ -380,20 +379,5 @@ TABLES = {
     f.__name__: f for f in (transport, relaxed, pooling, step, class_memory, shares, growth, memory, energy)
 }
 
-
-def main() -> None:
-    """Measure the tables asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
-    parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)}")
-    options = parser.parse_args()
-    measured = f"{environment('numba', 'POT', 'pydensecrf2')}; {options.rounds} rounds."
-    print(measured)
-    for name in options.tables:
-        print(f"\n### {name}: {TABLES[name].__doc__}")
-        publish(name, TABLES[name](options.rounds), measured, options.write)
-
-
 if __name__ == "__main__":
-    main()
+    report(TABLES, __doc__, rounds=7, packages=("numba", "POT", "pydensecrf2"))

@@ -5,7 +5,6 @@ Peers are interleaved in one run, on one thread. Keep the machine quiet; all of 
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import os
 import sys
@@ -18,7 +17,7 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
 import torch
-from harness import Timing, environment, interleave, publish, seconds, table, threads
+from harness import Timing, interleave, report, seconds, table, threads
 
 import dhr_refine.pydensecrf.densecrf as ours
 from dhr_refine import DenseCRFLattice, dense_crf
@@ -166,20 +165,5 @@ def terms(rounds: int) -> Iterator[str]:
 
 TABLES = {f.__name__: f for f in (usual, terms)}
 
-
-def main() -> None:
-    """Measure the tables asked for."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the tables into this page as well")
-    parser.add_argument("tables", nargs="*", default=list(TABLES), help=f"of {', '.join(TABLES)}")
-    options = parser.parse_args()
-    measured = f"{environment('numba', 'pydensecrf2')}; one thread, {options.rounds} rounds."
-    print(measured)
-    for name in options.tables:
-        print(f"\n### {name}: {TABLES[name].__doc__}")
-        publish(name, TABLES[name](options.rounds), measured, options.write)
-
-
 if __name__ == "__main__":
-    main()
+    report(TABLES, __doc__, rounds=5, packages=("numba", "pydensecrf2"), note="one thread, ")
