@@ -47,7 +47,6 @@ if __name__ == "__main__":
     hear_again = end_at_ctrl_c("benchmark_quality")
 
 import torch
-from command_line import Parser, number, reading, run_command, whole, writing
 from quality.evaluation import (
     Edges,
     Variant,
@@ -64,11 +63,12 @@ from torch import Tensor
 
 import dhr_refine
 from dhr_refine import ClassMemory, Recipe, viz
+from dhr_refine.commands.arguments import Parser, number, whole
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.items import Item, read_list, select
 from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_folders, voc_halves, voc_split
-from dhr_refine.errors import UserError, require
+from dhr_refine.errors import UserError, reading, require, run_command, writing
 from dhr_refine.files.writing import figure_png, write_atomic
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 

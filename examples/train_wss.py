@@ -42,7 +42,6 @@ if __name__ == "__main__":
 import numpy as np
 import torch
 import torch.nn.functional as F
-from command_line import Parser, number, run_command, whole, writing
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -52,8 +51,9 @@ from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
 from dhr_refine import ClassMemory, base_mask, dense_crf, pamr, par, refine_mask, viz
+from dhr_refine.commands.arguments import Parser, number, whole
 from dhr_refine.datasets import voc
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, run_command, writing
 from dhr_refine.files.writing import index_png, write_atomic
 from dhr_refine.metrics import ImageCounts, image_counts, scores_of
 from dhr_refine.pretrained.fetch import cache_dir

@@ -10,7 +10,6 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from command_line import explained
 from torch import Tensor
 
 from dhr_refine import (
@@ -24,6 +23,7 @@ from dhr_refine import (
     refine_steps,
 )
 from dhr_refine.datasets.cache import Cache, digest
+from dhr_refine.errors import explained
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
 from quality.kept import are_masks

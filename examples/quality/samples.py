@@ -10,14 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from command_line import explained, reading
 from torch import Tensor, nn
 
 from dhr_refine import base_mask
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.folders import read_arrays, read_class_cams, read_levels, read_mask
 from dhr_refine.datasets.items import Item
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, explained, reading
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.fetch import cache_dir, vit_file

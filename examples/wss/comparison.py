@@ -6,9 +6,8 @@ import re
 from pathlib import Path
 
 import numpy as np
-from command_line import reading
 
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, reading
 from dhr_refine.metrics import ImageCounts, scores_of
 
 KINDS = ("CAM mask", "base mask", "target mask", "network")

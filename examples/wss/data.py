@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from command_line import reading
 from torch import Tensor
 
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.datasets.voc import voc_tags, voc_targets
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, reading
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.training import View
 from wss.networks import Features

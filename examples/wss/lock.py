@@ -10,9 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from command_line import reason, writing
-
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, reason, writing
 
 try:
     import fcntl

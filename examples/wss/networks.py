@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from command_line import reading, writing
 from torch import Tensor, nn
 
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, reading, writing
 from dhr_refine.files.writing import write_atomic
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.fetch import VIT_SHA256, cache_dir, vit_file

@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from command_line import reading, reason, writing
 
-from dhr_refine.errors import UserError, require
+from dhr_refine.errors import UserError, reading, reason, require, writing
 from dhr_refine.files.writing import write_atomic
 from wss.lock import locked
 

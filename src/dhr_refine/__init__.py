@@ -1,50 +1,42 @@
 """dhr_refine: refine pseudo masks for weakly-supervised semantic segmentation."""
 
-from .adaptive import pamr, par
-from .base_masks import base_mask, two_threshold_mask
-from .crf import DenseCRFLattice, PermutohedralLattice, dense_crf, probs_from_labels
-from .discriminant import ClassDiscriminant
-from .energy_loss import dense_energy_loss
-from .features import capture_layers, tokens_to_map
-from .files import Cams, read_cams
-from .memory import ClassMemory
-from .pooling import ClassCentroids, class_avg_pool
-from .rebalance_calls import Rebalanced, uss_rebalance, wss_rebalance
-from .recipe import Recipe
-from .refine import RefineSteps, refine_mask, refine_steps
-from .training import View, has_labels
-from .transport import ConvergenceWarning, TransportPlan, sinkhorn_ot
+from __future__ import annotations
 
-__all__ = [
-    "Cams",
-    "ClassCentroids",
-    "ClassDiscriminant",
-    "ClassMemory",
-    "ConvergenceWarning",
-    "DenseCRFLattice",
-    "PermutohedralLattice",
-    "Rebalanced",
-    "Recipe",
-    "RefineSteps",
-    "TransportPlan",
-    "View",
-    "base_mask",
-    "capture_layers",
-    "class_avg_pool",
-    "dense_crf",
-    "dense_energy_loss",
-    "has_labels",
-    "pamr",
-    "par",
-    "probs_from_labels",
-    "read_cams",
-    "refine_mask",
-    "refine_steps",
-    "sinkhorn_ot",
-    "tokens_to_map",
-    "two_threshold_mask",
-    "uss_rebalance",
-    "wss_rebalance",
-]
+import importlib.util
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from . import api
+    from . import files as files
+    from . import folders as folders
+    from . import metrics as metrics
+    from . import pydensecrf as pydensecrf
+    from . import viz as viz
+    from .api import *  # noqa: F403
+
+    __all__: list[str] = []
+    __all__ += api.__all__
 
 __version__ = "0.1.0"
+
+# Of use by name after ``import dhr_refine``, each imported when it is first asked for.
+_MODULES = ("files", "folders", "metrics", "pydensecrf", "viz")
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when the first is asked for: --version answers without PyTorch."""
+    if name in _MODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    # Before an import of a submodule Python asks for a name like it.
+    if name == "__all__" or not (name.startswith("__") or importlib.util.find_spec(f"{__name__}.{name}")):
+        public = importlib.import_module(f"{__name__}.api")
+        if name in (*public.__all__, "__all__"):
+            return getattr(public, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """The public names, for completion."""
+    return sorted(
+        {*__getattr__("__all__"), *_MODULES, *(name for name in globals() if name.startswith("__"))}
+    )

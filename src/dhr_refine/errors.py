@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import importlib
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 
 class UserError(RuntimeError):
     """Something that the user of a command can put right; the text says what is wrong and what to do."""
+
+
+class UsageError(UserError):
+    """A command line that asks for what cannot be: code 2, as for an option that does not exist."""
 
 
 def require(module: str, *, by: str = "this") -> Any:
@@ -35,3 +43,76 @@ def require(module: str, *, by: str = "this") -> Any:
         raise UserError(
             f'{by} needs {module}, which is not installed ({error}): pip install "dhr_refine[demo]"'
         ) from error
+
+
+def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:
+    """Run a command: the code that it returns, or 0; after an error that its user can mend 2 if it is one of
+    usage, else 1; 130 with the line ``stopped`` at Ctrl-C."""
+    try:
+        code = job()
+    except KeyboardInterrupt:
+        line, code = stopped, 130
+    except (UserError, ImportError, OSError, MemoryError, RuntimeError) as error:
+        line, code = _line(error), 2 if isinstance(error, UsageError) else 1
+        if line is None:
+            raise
+    else:
+        return code if isinstance(code, int) else 0
+    print(f"{name}: {line}", file=sys.stderr)
+    return code
+
+
+@contextmanager
+def reading(what: Path | str, fix: str) -> Iterator[None]:
+    """Whatever fails inside is a damaged file's fault: a UserError that names it and what to do."""
+    try:
+        yield
+    except (UserError, MemoryError):
+        raise
+    except Exception as error:  # a damaged file can fail in any way
+        raise UserError(f"{what} cannot be read ({reason(error)}): {fix}") from error
+
+
+@contextmanager
+def explained(key: str) -> Iterator[None]:
+    """What the library's functions refuse inside is in the files of an image: a UserError that names it."""
+    try:
+        yield
+    except (ValueError, TypeError) as error:
+        raise UserError(f"image {key}: {' '.join(str(error).split())}") from error
+
+
+@contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """The operating system's refusal to write becomes a UserError that names the path and its option."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{path} cannot be written ({reason(error)}): make room or see to the permissions there, or name "
+            f"another place with {option}"
+        ) from error
+
+
+def reason(error: Exception) -> str:
+    """What an error says, in short: torch's texts go on with advice, some of it to trust any file."""
+    text = str(getattr(error, "strerror", None) or error)
+    return " ".join(text.split()).split(". ")[0][:200] or type(error).__name__
+
+
+def _line(error: Exception) -> str | None:
+    """What to tell the user in one line, None if only a programmer can help."""
+    text = str(error).strip()
+    if text.startswith("Caught ") and "DataLoader worker" in text:  # the worker's traceback, its error last
+        text = text.rpartition("\n")[2].partition(": ")[2]
+    if (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or "DefaultCPUAllocator" in text
+    ):
+        return f"out of memory ({reason(error)}): work on smaller or fewer images at a time"
+    if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
+        return f"{reason(error)}: if memory has run out, fewer --workers need less"
+    if isinstance(error, RuntimeError) and not isinstance(error, UserError):
+        return None
+    return " ".join(text.split()) or type(error).__name__

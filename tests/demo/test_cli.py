@@ -47,9 +47,8 @@ def test_cli_passes_options_on(options, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("", "COMMAND"),
+        ("", "VERB"),
         ("demo --boundary gauss", "invalid choice: 'gauss'"),
-        ("demo --photo dog", "invalid choice: 'dog'"),
         ("demo --threads 0", "must be a whole number from 1 to 1024, got '0'"),
         ("demo --threads two", "must be a whole number from 1 to 1024, got 'two'"),
         ("demo --threads 100000", "must be a whole number from 1 to 1024, got '100000'"),
@@ -62,6 +61,12 @@ def test_cli_refuses_bad_options(arguments, message, options, capsys):
         cli.main(arguments.split())
     assert error.value.code == 2
     assert message in capsys.readouterr().err
+    assert not options
+
+
+def test_cli_refuses_photos_that_it_has_not(options, capsys):
+    assert cli.main(["demo", "--photo", "dog"]) == 2
+    assert "--photo 'dog' is none of the photos: choose from coffee" in capsys.readouterr().err
     assert not options
 
 
@@ -99,6 +104,17 @@ def test_unwritable_output_gives_one_line(tmp_path, capsys):
     assert "cannot be written" in message
     assert "--out" in message
     assert message.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", ["--version", "--help", "demo --help"])
+def test_cli_answers_without_pytorch(arguments):
+    code = (
+        "import sys\nfrom dhr_refine import cli\n"
+        f"try: cli.main({arguments.split()})\n"
+        "except SystemExit: print(sorted({'torch', 'numpy', 'rich'} & set(sys.modules)))"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.endswith("[]\n")
 
 
 @pytest.mark.parametrize("module", ["dhr_refine", "dhr_refine.cli"])

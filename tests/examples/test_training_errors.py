@@ -20,13 +20,12 @@ import pytest
 import torch
 import train_wss
 import wss.run
-from command_line import run_command
 from places import ROOT
 from torch._utils import ExceptionWrapper
 from voc_folder import TINY, make_folder
 from wss.lock import locked
 
-from dhr_refine.errors import UserError
+from dhr_refine.errors import UserError, run_command
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 pytest.importorskip("rich", reason="needs rich")

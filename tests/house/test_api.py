@@ -98,8 +98,8 @@ def test_all_names_exist_and_nothing_else_is_public():
         assert getattr(dhr_refine, name).__doc__
     visible = {
         name
-        for name, value in vars(dhr_refine).items()
-        if not name.startswith("_") and not inspect.ismodule(value)
+        for name in dir(dhr_refine)
+        if not name.startswith("_") and not inspect.ismodule(getattr(dhr_refine, name))
     }
     assert visible == set(dhr_refine.__all__)
 
@@ -144,11 +144,24 @@ def test_the_package_is_marked_as_typed():
 def test_importing_stays_light():
     code = (
         "import sys, dhr_refine\n"
+        "dhr_refine.refine_mask\n"
         "heavy = {'ot', 'numba', 'matplotlib', 'transformers', 'pydensecrf', 'skimage', 'PIL', 'onnx'}\n"
         "print(sorted(heavy & set(sys.modules)))"
     )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_names_are_imported_when_they_are_asked_for():
+    code = (
+        "import sys, dhr_refine\n"
+        "early = 'torch' in sys.modules\n"
+        "named = hasattr(dhr_refine, 'nothing'), hasattr(dhr_refine, '__wrapped__')\n"
+        "from dhr_refine import *\n"
+        "print(early, named, refine_mask is dhr_refine.refine_mask, dhr_refine.viz.palette(2).shape)"
+    )
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert answer.stdout.strip() == "False (False, False) True (256, 3)"
 
 
 def test_results_show_their_shapes():

@@ -36,8 +36,11 @@ LAYERS = {
         ("refine",),
         ("viz",),
         ("datasets", "pretrained"),
+        ("folders",),
+        ("api",),
         ("__init__",),  # the package's own names
         ("demo",),
+        ("commands",),
         ("cli",),
         ("__main__",),
     ),

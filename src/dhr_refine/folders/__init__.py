@@ -1,0 +1,1 @@
+"""Whole folders: from files of images, CAMs and features to files of masks."""
