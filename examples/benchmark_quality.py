@@ -65,6 +65,7 @@ import dhr_refine
 from dhr_refine import ClassMemory, Recipe, viz
 from dhr_refine.commands.arguments import Parser, number, whole
 from dhr_refine.datasets.cache import Cache
+from dhr_refine.datasets.index import ARRAYS, IMAGES, MASKS, FileIndex
 from dhr_refine.datasets.items import Item, read_list, select
 from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_folders, voc_halves, voc_split
@@ -225,12 +226,13 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
         images, targets = arguments.images, arguments.targets
     else:
         raise UserError("the data set is missing: pass --root VOC2012, or --images DIR and --targets DIR")
+    images, targets = FileIndex(images, IMAGES), FileIndex(targets, (".png",))
     if arguments.list is not None:
         keys = read_list(arguments.list)
     elif arguments.root is not None:
         keys = [key for split in arguments.split.split(",") for key in voc_split(arguments.root, split)]
     else:
-        keys = [path.stem for path in targets.glob("*.png")]
+        keys = targets.keys()
     half = arguments.half
     if half is not None and arguments.root is not None and (halves := voc_halves(arguments.root)):
         keys, half = [key for key in keys if halves.get(key) == half], None
@@ -293,7 +295,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         torch.set_num_threads(arguments.threads)
     boundary = None if arguments.boundary == "none" else arguments.boundary
     names = {name.name for name in fields(Source)} & set(vars(arguments)) - {"cache"}
-    source = Source(Cache(arguments.cache), **{name: getattr(arguments, name) for name in names})
+    given = {name: getattr(arguments, name) for name in names}
+    own = {name: FileIndex(given[name], ARRAYS) for name in ("cams", "uss", "wss") if given[name] is not None}
+    masks = None if arguments.masks is None else FileIndex(arguments.masks, MASKS)
+    source = Source(Cache(arguments.cache), **(given | own))
     with console.status("reading the ground truth"):
         items = items_of(arguments)
     reference = base_row(boundary, arguments.masks)
@@ -304,7 +309,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         return prepare(
             item,
             source,
-            masks=arguments.masks,
+            masks=masks,
             background=arguments.background,
             boundary=boundary,
             ignore_index=ignore_index,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dhr_refine import base_mask
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.folders import read_arrays, read_class_cams, read_levels, read_mask
+from dhr_refine.datasets.index import FileIndex
 from dhr_refine.datasets.items import Item
 from dhr_refine.errors import UserError, explained, reading
 from dhr_refine.files.pictures import read_index_mask, read_picture
@@ -26,7 +27,7 @@ from quality.kept import are_maps, are_masks
 
 @dataclass
 class Source:
-    """Where CAMs and features come from: folders of own files, or the pretrained networks.
+    """Where CAMs and features come from: own files, or the pretrained networks.
 
     A network is loaded when the first image needs it. ``head`` is a file of ``torch.save`` with ``weight``
     (C - 1, 1280), a linear layer on EfficientNet-lite0's pooled features: its CAMs are
@@ -35,9 +36,9 @@ class Source:
 
     cache: Cache
     classes: int = 21
-    cams: Path | None = None
-    uss: Path | None = None
-    wss: Path | None = None
+    cams: FileIndex | None = None
+    uss: FileIndex | None = None
+    wss: FileIndex | None = None
     head: Path | None = None
     vit: Path | None = None
     cam_background: str | None = None
@@ -51,15 +52,15 @@ class Source:
         allow = self.allow_pickle
         cams = uss = wss = None
         if self.uss is not None:
-            with own_file(self.uss, item.key):
-                uss = read_levels(self.uss, item.key, allow_pickle=allow)[0]
+            with own_file(self.uss, item.key) as path:
+                uss = read_levels(path, allow_pickle=allow)[0]
         if self.wss is not None:
-            with own_file(self.wss, item.key):
-                wss = read_levels(self.wss, item.key, allow_pickle=allow)
+            with own_file(self.wss, item.key) as path:
+                wss = read_levels(path, allow_pickle=allow)
         if self.cams is not None:
-            with own_file(self.cams, item.key):
+            with own_file(self.cams, item.key) as path:
                 options: Any = {"background": self.cam_background, "allow_pickle": allow}
-                cams = read_class_cams(self.cams, item.key, item.tags, **options)
+                cams = read_class_cams(path, item.tags, **options)
         if cams is None or wss is None:
             made = self._from_classifier(item, image)
             cams = made["cams"] if cams is None else cams
@@ -124,9 +125,12 @@ class Source:
         return self._networks["head"]
 
 
-def own_file(folder: Path, key: str) -> AbstractContextManager[None]:
-    """Errors that name the image and the folder."""
-    return reading(folder / f"{key}.*", "replace it, or take the image out of the list")
+@contextmanager
+def own_file(files: FileIndex, key: str) -> Iterator[Path]:
+    """The file of an image, and errors that name it."""
+    path = files[key]
+    with reading(path, "replace it, or take the image out of the list"):
+        yield path
 
 
 @dataclass(frozen=True)
@@ -148,7 +152,7 @@ def prepare(
     item: Item,
     source: Source,
     *,
-    masks: Path | None = None,
+    masks: FileIndex | None = None,
     background: float = 0.2,
     boundary: Any = "crf",
     ignore_index: int = 255,
@@ -166,11 +170,11 @@ def prepare(
     cams, uss, wss = source(item, image)
     if masks is not None:
         known = {"classes": source.classes, "ignore_index": ignore_index}
-        with own_file(masks, item.key):
-            raw, base = None, read_mask(masks, item.key, **known, allow_pickle=source.allow_pickle)
+        with own_file(masks, item.key) as path:
+            raw, base = None, read_mask(path, **known, allow_pickle=source.allow_pickle)
         if base.shape != target.shape:
             raise UserError(
-                f"the mask of {item.key} in {masks} is {tuple(base.shape)}, not {tuple(target.shape)}"
+                f"the mask of {item.key} in {path.parent} is {tuple(base.shape)}, not {tuple(target.shape)}"
             )
     else:
 

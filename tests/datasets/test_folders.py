@@ -9,50 +9,41 @@ import pytest
 import torch
 from scene_folder import CLASSES
 
-from dhr_refine.datasets.folders import find_file, read_class_cams, read_levels, read_mask
+from dhr_refine.datasets.folders import read_class_cams, read_levels, read_mask
 from dhr_refine.errors import UserError
 
 
-def test_the_first_suffix_wins_and_a_missing_file_is_named(tmp_path):
-    for name in ("a.pt", "a.npy", "b.c.npy"):
-        (tmp_path / name).touch()
-    assert find_file(tmp_path, "a", (".npy", ".pt")) == tmp_path / "a.npy"
-    assert find_file(tmp_path, "b.c", (".npy", ".pt")) == tmp_path / "b.c.npy"
-    with pytest.raises(UserError, match=r"has no file of image b: add b with one of \.npy, \.pt"):
-        find_file(tmp_path, "b", (".npy", ".pt"))
-
-
 def test_cams_come_in_the_order_of_the_tags(folder, scenes):
-    cams = read_class_cams(folder / "cams", "a", (6, 2))
+    cams = read_class_cams(folder / "cams" / "a.npy", (6, 2))
     assert torch.equal(cams, scenes["a"].cams[[6, 2]])
     with pytest.raises(UserError, match=r"has no CAM of the tags \[8\] \(0-based"):
-        read_class_cams(folder / "cams", "a", (2, 8))
+        read_class_cams(folder / "cams" / "a.npy", (2, 8))
     maps = {0: np.zeros((4, 5)), 3: np.ones((4, 5))}
     np.save(folder / "cams" / "a.npy", maps)  # type: ignore[arg-type]
     with pytest.raises(UserError, match=r"cannot be read .*background= is --cam-background"):
-        read_class_cams(folder / "cams", "a", (2,))
-    assert read_class_cams(folder / "cams", "a", (2,), background="first").tolist() == [maps[3].tolist()]
+        read_class_cams(folder / "cams" / "a.npy", (2,))
+    assert read_class_cams(folder / "cams" / "a.npy", (2,), background="first").tolist() == [maps[3].tolist()]
 
 
 def test_features_are_levels_without_a_batch_axis(folder, scenes):
-    (uss,) = read_levels(folder / "uss", "b")
+    (uss,) = read_levels(folder / "uss" / "b.pt")
     assert torch.equal(uss, scenes["b"].uss)
-    assert all(map(torch.equal, read_levels(folder / "wss", "b"), scenes["b"].wss))
+    assert all(map(torch.equal, read_levels(folder / "wss" / "b.npz"), scenes["b"].wss))
     np.save(folder / "uss" / "b.npy", np.zeros((4, 4)))
     with pytest.raises(UserError, match=r"b\.npy holds an array of shape \(4, 4\): \(D, h, w\) is needed"):
-        read_levels(folder / "uss", "b")
+        read_levels(folder / "uss" / "b.npy")
 
 
 def test_masks_are_index_pngs_or_arrays(folder, scenes):
     known = {"classes": CLASSES, "ignore_index": 255}
-    assert torch.equal(read_mask(folder / "masks", "c", **known), scenes["c"].mask)
+    assert torch.equal(read_mask(folder / "masks" / "c.png", **known), scenes["c"].mask)
     (folder / "masks" / "c.png").unlink()
     np.save(folder / "masks" / "c.npy", scenes["c"].mask.numpy()[None].astype(np.float32))
-    mask = read_mask(folder / "masks", "c", **known)
+    mask = read_mask(folder / "masks" / "c.npy", **known)
     assert mask.dtype == torch.int64
     assert torch.equal(mask, scenes["c"].mask)
     with pytest.raises(UserError, match=r"c\.npy holds the label \d+, but there are 3 classes"):
-        read_mask(folder / "masks", "c", classes=3, ignore_index=255)
+        read_mask(folder / "masks" / "c.npy", classes=3, ignore_index=255)
 
 
 def test_pickles_are_executed_only_when_told_to(folder):
@@ -60,8 +51,8 @@ def test_pickles_are_executed_only_when_told_to(folder):
     np.save(folder / "uss" / "a.npy", Counter({"a": level}))  # type: ignore[arg-type]
     (folder / "uss" / "a.pt").unlink()
     with pytest.raises(UserError, match=r"cannot be read .*allow_pickle=True is --allow-pickle"):
-        read_levels(folder / "uss", "a")
-    (read,) = read_levels(folder / "uss", "a", allow_pickle=True)
+        read_levels(folder / "uss" / "a.npy")
+    (read,) = read_levels(folder / "uss" / "a.npy", allow_pickle=True)
     assert np.array_equal(read.numpy(), level)
 
 
@@ -83,24 +74,24 @@ def test_pickles_are_executed_only_when_told_to(folder):
 def test_features_that_are_none(tmp_path, content, said):
     torch.save(content, tmp_path / "a.pt")
     with pytest.raises(UserError, match=rf"a\.pt {said}"):
-        read_levels(tmp_path, "a", allow_pickle=isinstance(content, np.ndarray))
+        read_levels(tmp_path / "a.pt", allow_pickle=isinstance(content, np.ndarray))
 
 
 @pytest.mark.parametrize("kind", [">f4", "<f2", ">i2", "u1", "u2", "u4", "u8", "?"])
 def test_features_and_masks_of_every_kind_of_number(tmp_path, kind):
     values = np.eye(4)[None].astype(kind)
     np.save(tmp_path / "a.npy", values)
-    (level,) = read_levels(tmp_path, "a")
+    (level,) = read_levels(tmp_path / "a.npy")
     assert level.tolist() == np.eye(4)[None].tolist()
     for shape in ((4, 4), (1, 4, 4), (1, 1, 4, 4), (4, 4, 1)):
         np.save(tmp_path / "a.npy", values.reshape(shape))
-        mask = read_mask(tmp_path, "a", classes=2, ignore_index=255)
+        mask = read_mask(tmp_path / "a.npy", classes=2, ignore_index=255)
         assert mask.dtype == torch.int64
         assert torch.equal(mask, torch.eye(4, dtype=torch.long))
     torch.save(torch.eye(4, dtype=torch.bfloat16), tmp_path / "b.pt")
-    assert torch.equal(read_mask(tmp_path, "b", classes=2, ignore_index=255), mask)
+    assert torch.equal(read_mask(tmp_path / "b.pt", classes=2, ignore_index=255), mask)
     np.save(tmp_path / "a.npy", values[:, :1])
-    assert read_mask(tmp_path, "a", classes=2, ignore_index=255).tolist() == [[1, 0, 0, 0]]
+    assert read_mask(tmp_path / "a.npy", classes=2, ignore_index=255).tolist() == [[1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -120,21 +111,14 @@ def test_features_and_masks_of_every_kind_of_number(tmp_path, kind):
 def test_masks_that_are_none(tmp_path, content, said):
     np.save(tmp_path / "a.npy", content)
     with pytest.raises(UserError, match=rf"a\.npy {said}"):
-        read_mask(tmp_path, "a", classes=3, ignore_index=255)
+        read_mask(tmp_path / "a.npy", classes=3, ignore_index=255)
 
 
 def test_archives_without_an_array(tmp_path):
     np.savez(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a\.npz has no CAM of the tags \[2\]"):
-        read_class_cams(tmp_path, "a", (2,))
+        read_class_cams(tmp_path / "a.npz", (2,))
     with pytest.raises(UserError, match=r"a\.npz holds no array"):
-        read_levels(tmp_path, "a")
+        read_levels(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a\.npz holds dict, no array of numbers"):
-        read_mask(tmp_path, "a", classes=3, ignore_index=255)
-
-
-def test_folders_named_like_files(tmp_path):
-    (tmp_path / "a.npy").mkdir()
-    (tmp_path / "a.png").mkdir()
-    with pytest.raises(UserError, match="has no file of image a"):
-        read_mask(tmp_path, "a", classes=3, ignore_index=255)
+        read_mask(tmp_path / "a.npz", classes=3, ignore_index=255)

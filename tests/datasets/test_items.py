@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scene_folder import CLASSES, KEYS, write_png
 
+from dhr_refine.datasets.index import IMAGES, FileIndex
 from dhr_refine.datasets.items import read_list, select
 from dhr_refine.errors import UserError
 from dhr_refine.files.pictures import read_index_mask
@@ -21,13 +22,16 @@ def test_index_pngs_of_many_classes(tmp_path, kind, classes, ignore):
     write_png(tmp_path / "x.png", mask, kind)
     write_png(tmp_path / "y.png", np.zeros((2, 3)), kind)
     assert np.array_equal(read_index_mask(tmp_path / "x.png", classes, ignore), mask)
-    (item,) = select("xy", tmp_path, tmp_path, classes=classes, ignore_index=ignore)
+    files = FileIndex(tmp_path, IMAGES)
+    (item,) = select("xy", files, files, classes=classes, ignore_index=ignore)
     assert item.tags == (0, 2, classes - 2)  # an image without a tag is left out
 
 
 def test_selection(folder):
+    images, targets = (FileIndex(folder / name, IMAGES) for name in ("images", "targets"))
+
     def keys(**options):
-        items = select(reversed(KEYS), folder / "images", folder / "targets", classes=CLASSES, **options)
+        items = select(reversed(KEYS), images, targets, classes=CLASSES, **options)
         return [item.key for item in items]
 
     assert keys() == list(KEYS)

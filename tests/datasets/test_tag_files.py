@@ -7,6 +7,7 @@ import pytest
 import torch
 from scene_folder import CLASSES, KEYS
 
+from dhr_refine.datasets.index import IMAGES, FileIndex
 from dhr_refine.datasets.items import select
 from dhr_refine.datasets.tags import read_tags
 from dhr_refine.errors import UserError
@@ -21,7 +22,8 @@ def test_tags_of_a_file(folder, tmp_path):
     rows = {key: np.eye(CLASSES - 1)[2] for key in KEYS} | {"c": np.zeros(CLASSES - 1)}
     np.save(tmp_path / "tags.npy", rows)  # type: ignore[arg-type]
     tags = read_tags(tmp_path / "tags.npy", CLASSES)
-    items = select(KEYS, folder / "images", folder / "targets", classes=CLASSES, tags=tags)
+    images, targets = (FileIndex(folder / name, IMAGES) for name in ("images", "targets"))
+    items = select(KEYS, images, targets, classes=CLASSES, tags=tags)
     assert [(item.key, item.tags) for item in items] == [(key, (2,)) for key in "abd"]
 
 

@@ -7,6 +7,7 @@ from quality.samples import Source, prepare
 from scene_folder import CLASSES, FOLDERS, KEYS
 
 from dhr_refine.datasets.cache import Cache
+from dhr_refine.datasets.index import ARRAYS, IMAGES, FileIndex
 from dhr_refine.datasets.items import select
 
 
@@ -27,13 +28,15 @@ def sources(folder):
     return Source(
         Cache(folder / "cache"),
         classes=CLASSES,
-        **{name: folder / name for name in ("cams", "uss", "wss")},
+        **{name: FileIndex(folder / name, ARRAYS) for name in ("cams", "uss", "wss")},
     )
 
 
 def samples(folder, **options):
     """The samples of all four images."""
-    items = select(KEYS, folder / "images", folder / "targets", classes=CLASSES)
+    items = select(
+        KEYS, *(FileIndex(folder / name, IMAGES) for name in ("images", "targets")), classes=CLASSES
+    )
     return [prepare(item, sources(folder), **options) for item in items]
 
 

@@ -84,7 +84,7 @@ FAULTS = [
     (("--list", "{}/list"), lambda f: os.mkfifo(f / "list"), "list is a pipe, socket or device"),
     ((), lambda f: replace(f / "images/a.png", b""), "images/a.png cannot be read .*: replace it, or take the image out"),
     ((), lambda f: replace(f / "targets/a.png", b""), "targets/a.png cannot be read as a picture .*: replace it"),
-    ((), lambda f: folder_instead(f / "targets/a.png"), "targets has no file of image a"),
+    (("--list", "{}/list"), lambda f: folder_instead(f / "targets/a.png") or replace(f / "list", b"a\n"), "targets has no file of image a"),
     ((), lambda f: folder_instead(f / "images/a.png"), "images has no file of image a"),
     ((), lambda f: np.savez(f / "cams/a.npz") or (f / "cams/a.npy").unlink(), "a.npz has no CAM of the tags"),
     ((), lambda f: np.savez(f / "wss/a.npz"), "a.npz holds no array"),

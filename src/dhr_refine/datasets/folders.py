@@ -1,4 +1,4 @@
-"""Folders of one file per image: finding an image's file, and reading CAMs, features and masks out of it."""
+"""An image's files: CAMs, features and masks."""
 
 from __future__ import annotations
 
@@ -14,24 +14,9 @@ from ..errors import UserError
 from ..files import load_arrays, read_cams
 from ..files.pictures import check_labels, read_index_mask
 
-IMAGES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG")
-"""Suffixes of images."""
-ARRAYS = (".npy", ".npz", ".pt", ".pth", ".pkl")
-"""Suffixes of files that ``load_arrays`` reads."""
-
-
-def find_file(folder: Path, key: str, suffixes: Sequence[str]) -> Path:
-    """The file of an image, with the first of the suffixes that there is; a UserError if there is none."""
-    for suffix in suffixes:
-        path = folder / f"{key}{suffix}"
-        if path.is_file():
-            return path
-    raise UserError(f"{folder} has no file of image {key}: add {key} with one of {', '.join(suffixes)}")
-
 
 def read_class_cams(
-    folder: Path,
-    key: str,
+    path: Path,
     tags: Sequence[int],
     *,
     background: str | None = None,
@@ -41,8 +26,7 @@ def read_class_cams(
 
     Parameters
     ----------
-    folder : folder of the files
-    key : id of the image
+    path : path of the file
     tags : 0-based foreground classes
     background, allow_pickle : as in ``read_cams``
 
@@ -53,11 +37,10 @@ def read_class_cams(
     Raises
     ------
     UserError
-        There is no file, it cannot be understood, or it has no CAM of a tag.
+        The file cannot be understood, or has no CAM of a tag.
     OSError
         The file cannot be opened.
     """
-    path = find_file(folder, key, ARRAYS)
     options: Any = {"background": background, "allow_pickle": allow_pickle}
     cams, keys = read_safely(path, lambda: read_cams(path, **options))
     place = {key: row for row, key in enumerate(keys.tolist())}
@@ -70,13 +53,12 @@ def read_class_cams(
     return cams[[place[tag] for tag in tags]]
 
 
-def read_levels(folder: Path, key: str, *, allow_pickle: bool = False) -> list[Tensor]:
+def read_levels(path: Path, *, allow_pickle: bool = False) -> list[Tensor]:
     """Features of an image, one or several levels in a file.
 
     Parameters
     ----------
-    folder : folder of the files
-    key : id of the image
+    path : path of the file
     allow_pickle : unpickle whatever the file holds, which can run any code
 
     Returns
@@ -86,11 +68,10 @@ def read_levels(folder: Path, key: str, *, allow_pickle: bool = False) -> list[T
     Raises
     ------
     UserError
-        There is no file, it cannot be understood, or an array has another shape.
+        The file cannot be understood, or an array has another shape.
     OSError
         The file cannot be opened.
     """
-    path = find_file(folder, key, ARRAYS)
     content = read_arrays(path, allow_pickle=allow_pickle)
     parts = list(content.values()) if isinstance(content, Mapping) else content
     levels = []
@@ -125,15 +106,12 @@ def read_numbers(content: Any, path: Path) -> Tensor:
     return values
 
 
-def read_mask(
-    folder: Path, key: str, *, classes: int, ignore_index: int, allow_pickle: bool = False
-) -> Tensor:
+def read_mask(path: Path, *, classes: int, ignore_index: int, allow_pickle: bool = False) -> Tensor:
     """Mask of an image, an index PNG or an array.
 
     Parameters
     ----------
-    folder : folder of the files
-    key : id of the image
+    path : path of the file
     classes : number of labels, the background counted
     ignore_index : label beside them that is allowed
     allow_pickle : unpickle whatever the file holds, which can run any code
@@ -145,12 +123,11 @@ def read_mask(
     Raises
     ------
     UserError
-        There is no file, it cannot be understood, or it holds other labels.
+        The file cannot be understood, or holds other labels.
     OSError
         The file cannot be opened.
     """
-    path = find_file(folder, key, (".png", *ARRAYS))
-    if path.suffix == ".png":
+    if path.suffix.lower() == ".png":
         return torch.from_numpy(read_index_mask(path, classes, ignore_index))
     values = read_numbers(read_arrays(path, allow_pickle=allow_pickle), path)
     mask = (values.double() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16

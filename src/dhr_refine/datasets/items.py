@@ -10,7 +10,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..files.pictures import read_index_mask
-from .folders import IMAGES, find_file
+from .index import IMAGES, FileIndex
 from .texts import check_key, read_text
 
 
@@ -34,13 +34,13 @@ def read_list(path: Path) -> list[str]:
     """
     lines = read_text(path, "pass a list with an image id per line").splitlines()
     names = [Path(line.split()[0]) for line in lines if line.strip()]
-    return [check_key(name.stem if name.suffix in IMAGES else name.name, path) for name in names]
+    return [check_key(name.stem if name.suffix.lower() in IMAGES else name.name, path) for name in names]
 
 
 def select(
     keys: Iterable[str],
-    images: Path,
-    targets: Path,
+    images: FileIndex,
+    targets: FileIndex,
     *,
     classes: int = 21,
     ignore_index: int = 255,
@@ -56,7 +56,7 @@ def select(
     Parameters
     ----------
     keys : ids of the images
-    images, targets : folders of images and of index PNGs, named by id
+    images, targets : the images and index PNGs
     classes : number of labels, the background counted
     ignore_index : label of the ground truth that counts as none
     tags : 0-based tags per id, default: those of the ground truth
@@ -75,14 +75,14 @@ def select(
     for key in sorted(set(keys)):
         if part is None and limit is not None and len(items) == limit:
             break
-        target = find_file(targets, key, (".png",))
+        target = targets[key]
         mask = read_index_mask(target, classes, ignore_index)
         present = sorted({int(label) for label in np.unique(mask)} - {0, ignore_index})
         if tags is not None and key not in tags:
             raise UserError(f"the tags file has no entry for image {key}: complete it, or leave out --tags")
         own = tuple(label - 1 for label in present) if tags is None else tags[key]
         if len(present) >= min_classes and own:
-            items.append(Item(key, find_file(images, key, IMAGES), target, own))
+            items.append(Item(key, images[key], target, own))
     if part is not None:
         items = items[part == "check" :: 2]
     items = items[:limit]
