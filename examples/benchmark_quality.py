@@ -57,7 +57,7 @@ from quality.evaluation import (
     memory_of,
     memory_variants,
 )
-from quality.figures import TITLES, caption, cells, extremes, markdown, summarise, tau_figure, without_nan
+from quality.figures import TITLES, caption, cells, extremes, markdown, summarise, tau_figure
 from quality.samples import Sample, Source, prepare
 from torch import Tensor
 
@@ -70,7 +70,7 @@ from dhr_refine.datasets.items import Item, read_list, select
 from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_folders, voc_halves, voc_split
 from dhr_refine.errors import UserError, reading, require, run_command, writing
-from dhr_refine.files.writing import figure_png, write_atomic
+from dhr_refine.files.writing import figure_png, without_nan, write_atomic
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 
 ROUNDS = 6

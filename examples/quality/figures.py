@@ -9,40 +9,11 @@ from typing import Any
 import numpy as np
 
 from dhr_refine import viz
-from dhr_refine.metrics import ImageCounts, Scores, image_scores, scores_of
+from dhr_refine.metrics import ImageCounts, bootstrap, image_scores, scores_of, standard_error
+from dhr_refine.metrics.resampling import FIGURES
 from quality.evaluation import Row
 
-METRICS = ("miou", "per_image_miou", "mfpr", "mfnr", "vanishing", "vanished", "recovery")
-TITLES = ("mIoU", "per-image mIoU", "mFPR", "mFNR", "vanishing (< 10 %)", "vanished (0)", "recovery")
-
-
-def bootstrap(
-    counts: Mapping[Row, ImageCounts],
-    reference: Row,
-    *,
-    labels: Sequence[int] | None = None,
-    draws: int = 1000,
-    seed: int = 0,
-) -> dict[Row, dict[str, np.ndarray]]:
-    """Every figure of every row on resamples of the images, the same ones for all rows: (draws,) each."""
-    images = len(counts[reference].true)
-    rng = np.random.default_rng(seed)
-    sampled: dict[Row, list[Scores]] = {row: [] for row in counts}
-    for start in range(0, draws, 100):  # by blocks: 100 x 40,000 images fit in memory
-        weights = rng.multinomial(images, np.full(images, 1 / images), size=min(100, draws - start))
-        for row, part in counts.items():
-            scores = scores_of(part, base=counts[reference], labels=labels, weights=weights)
-            sampled[row].append(scores)
-    return {
-        row: {name: np.concatenate([getattr(part, name) for part in parts]) for name in METRICS}
-        for row, parts in sampled.items()
-    }
-
-
-def standard_error(differences: np.ndarray) -> float:
-    """Spread of a figure over the resamples; those in which it is not defined are left out."""
-    defined = differences[np.isfinite(differences)]
-    return float(defined.std(ddof=1)) if len(defined) > 1 else math.nan
+METRICS, TITLES = tuple(FIGURES), tuple(FIGURES.values())
 
 
 def summarise(
@@ -54,13 +25,13 @@ def summarise(
 ) -> dict[str, Any]:
     """Figures of all rows, differences against the reference and of the first variant against the others."""
     scores = {row: scores_of(part, base=counts[reference], labels=labels) for row, part in counts.items()}
-    sampled = bootstrap(counts, reference, labels=labels, draws=draws)
+    sampled = bootstrap(counts, base=counts[reference], labels=labels, draws=draws)
 
     def minus(one: Row, other: Row) -> dict[str, dict[str, float]]:
         return {
             name: {
                 "difference": getattr(scores[one], name) - getattr(scores[other], name),
-                "standard_error": standard_error(sampled[one][name] - sampled[other][name]),
+                "standard_error": standard_error(getattr(sampled[one], name) - getattr(sampled[other], name)),
             }
             for name in METRICS
         }
@@ -129,15 +100,6 @@ def caption(summary: Mapping[str, Any]) -> str:
         f"{summary['images']} images, {summary['pairs']} image-tag pairs, all figures in percent; in "
         f"brackets the difference to {summary['reference'][1]} ± its standard error (bootstrap over images)."
     )
-
-
-def without_nan(value: Any) -> Any:
-    """JSON has no NaN."""
-    if isinstance(value, Mapping):
-        return {key: without_nan(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def extremes(summary: Mapping[str, Any], variant: str, count: int = 3) -> list[int]:

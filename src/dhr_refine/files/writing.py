@@ -1,11 +1,13 @@
-"""Pictures as the bytes of PNG files, and files written in one piece."""
+"""Pictures as the bytes of PNG files, numbers as JSON has them, and files written in one piece."""
 
 from __future__ import annotations
 
 import io
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -45,6 +47,15 @@ def index_png(mask: Tensor | np.ndarray, palette: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     picture.save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
+
+
+def without_nan(value: Any) -> Any:
+    """Mappings, lists and numbers for JSON, which has no NaN and no infinity: they become null."""
+    if isinstance(value, Mapping):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def write_atomic(path: Path, data: bytes) -> None:

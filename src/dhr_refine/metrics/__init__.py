@@ -7,6 +7,7 @@ of a data set a ratio of sums of such counts over the images:
 - ``counts.py`` counts found, predicted and true pixels (:func:`image_counts`);
 - ``per_image.py`` says what became of each image and its tags (:func:`image_scores`);
 - ``data_set.py`` sums over images (:class:`MaskScores`, :func:`scores_of`);
+- ``resampling.py`` says how far these sums can be trusted (:func:`bootstrap`);
 - ``slips.py`` notices binary ground truth in {0, 255};
 - ``regions.py`` stands beside them and looks at the regions of one mask (:func:`inter_class_share`).
 """
@@ -15,6 +16,7 @@ from .counts import ImageCounts, image_counts
 from .data_set import MaskScores, Scores, scores_of
 from .per_image import ImageScores, image_scores
 from .regions import RegionPairs, inter_class_share
+from .resampling import bootstrap, standard_error
 
 __all__ = [
     "ImageCounts",
@@ -22,8 +24,10 @@ __all__ = [
     "MaskScores",
     "RegionPairs",
     "Scores",
+    "bootstrap",
     "image_counts",
     "image_scores",
     "inter_class_share",
     "scores_of",
+    "standard_error",
 ]
