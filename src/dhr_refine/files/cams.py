@@ -114,6 +114,21 @@ def read_cams(
     >>> cams.shape, cams.dtype, keys.tolist()
     (torch.Size([2, 28, 50]), torch.float32, [0, 14])
     """
+    bounds = {"max_bytes": max_bytes, "max_items": max_items, "max_depth": max_depth}
+    return read_told(path, background=background, entry=entry, allow_pickle=allow_pickle, **bounds)[0]
+
+
+def read_told(
+    path: str | os.PathLike[str],
+    *,
+    background: Literal["first", "none"] | None = None,
+    entry: str | None = None,
+    allow_pickle: bool = False,
+    max_bytes: int | None = None,
+    max_items: int = DEFAULT_ITEMS,
+    max_depth: int = DEFAULT_DEPTH,
+) -> tuple[Cams, bool]:
+    """As :func:`read_cams`, and whether the file tells the classes of its maps: else they are all there are."""
     if background is not None:
         check_choice(background, "background", ("first", "none"))
     name = show_name(path)
@@ -122,12 +137,14 @@ def read_cams(
     # What the caller trusts has no bound.
     room = [2**63 if allow_pickle else max_bytes or DEFAULT_BYTES]
     maps, keys = _interpret(content, name, entry, room)
+    told = keys is not None
     kept, keys = _foreground(len(maps), keys, background, name)
     order = sorted(range(len(keys)), key=keys.__getitem__)
     maps = maps[[kept[i] for i in order]]
     if not bool(torch.isfinite(maps).all()):
         raise ValueError(f"{name} holds NaN or infinity: make the CAMs of this image again")
-    return Cams(maps, torch.tensor([keys[i] for i in order], dtype=torch.long, device="cpu"))
+    cams = Cams(maps, torch.tensor([keys[i] for i in order], dtype=torch.long, device="cpu"))
+    return cams, told
 
 
 def _unbox(value: Any) -> Any:

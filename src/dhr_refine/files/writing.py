@@ -60,8 +60,8 @@ def without_nan(value: Any) -> Any:
 
 def write_atomic(path: Path, data: bytes) -> None:
     """Write a file in one piece: a reader sees the old file or the whole new one, never a part."""
-    # Not tempfile: its files are readable by the owner only.
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # Not tempfile: its files are readable by the owner only. Two machines may have processes of one number.
+    part = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         part.write_bytes(data)
         os.replace(part, path)

@@ -1,0 +1,153 @@
+"""What a run leaves beside its results: arguments, versions, counts and time as JSON, and a list of failures."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..errors import UsageError, UserError, reason, writing
+from ..files.regular import show_name
+from ..files.writing import write_atomic
+from .outcomes import Outcome
+
+NAME = "dhr_refine.json"
+"""The file of a run; that of a part has the part in its name."""
+_STALE = 3600.0  # seconds
+
+
+class Record:
+    """The file that says how the results of a folder were made.
+
+    Parameters
+    ----------
+    out : folder of the results, made if it is not there
+    verb : what is done
+    arguments : what the results depend on; a run with others into the same folder is refused
+    part : (k, n) of a run on the k-th of n parts, from 1
+
+    Raises
+    ------
+    UsageError
+        The folder holds results of other arguments.
+    UserError
+        The folder cannot be written.
+    """
+
+    def __init__(
+        self, out: Path, verb: str, arguments: Mapping[str, Any], *, part: tuple[int, int] | None = None
+    ):
+        """Look at what is there, and make the folder."""
+        self.out, self.part = out, part
+        self.made_by: dict[str, Any] = json.loads(json.dumps({"verb": verb, "arguments": dict(arguments)}))
+        with writing(out, "--out"):
+            out.mkdir(parents=True, exist_ok=True)
+            if not os.access(out, os.W_OK):
+                raise PermissionError(13, "permission denied")
+        self._remove_parts()
+        self.extra: dict[str, Any] = {}
+        self.started = datetime.now(timezone.utc)
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self.out / f"{self._stem}.json"
+
+    @property
+    def failed_path(self) -> Path:
+        """The list of the images that failed, which ``--ids`` takes."""
+        return self.out / f"{self._stem}-failed.txt"
+
+    @property
+    def _stem(self) -> str:
+        stem = NAME.removesuffix(".json")
+        return stem if self.part is None else f"{stem}-part-{self.part[0]}-of-{self.part[1]}"
+
+    def check(self, *, overwrite: bool) -> bool:
+        """Whether the folder holds results of the same arguments, or none: what is finished can stay.
+
+        Raises
+        ------
+        UsageError
+            It holds others and ``overwrite`` is False.
+        """
+        for path in sorted(self.out.glob(f"{NAME.removesuffix('.json')}*.json")):
+            differing = differences(self._read(path), self.made_by)
+            if differing and not overwrite:
+                raise UsageError(
+                    f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name another "
+                    "folder with --out, or make them anew with --overwrite"
+                )
+            if differing:
+                return False
+        return True
+
+    def earlier(self) -> dict[str, Any]:
+        """What the file of this run says by now; empty if there is none."""
+        return self._read(self.path) if self.path.is_file() else {}
+
+    def save(
+        self, status: str, *, counts: Mapping[str, int], failed: Sequence[Outcome], seconds: float
+    ) -> None:
+        """Write both files, each in one piece."""
+        content = {
+            **self.made_by,
+            "status": status,
+            "part": None if self.part is None else "/".join(map(str, self.part)),
+            "started": self.started.isoformat(timespec="seconds"),
+            "seconds": round(seconds, 3),
+            "counts": dict(counts),
+            "failed": [{"id": one.key, "stage": one.stage, "message": one.message} for one in failed],
+            "versions": {
+                "dhr_refine": __version__,
+                "torch": torch.__version__,
+                "python": platform.python_version(),
+            },
+            **self.extra,
+        }
+        lines = [f"{one.key}\t{one.stage}\t{one.message}\n" for one in failed]
+        with writing(self.out, "--out"):
+            write_atomic(self.path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+            if lines:
+                write_atomic(self.failed_path, "".join(lines).encode())
+            else:
+                self.failed_path.unlink(missing_ok=True)
+
+    def _read(self, path: Path) -> dict[str, Any]:
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+            if not isinstance(content, dict) or not isinstance(content.get("arguments"), dict):
+                raise ValueError("it has no arguments")
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(
+                f"{show_name(path)} cannot be read ({reason(error)}): remove it, and the masks beside it if "
+                "they may be of other arguments"
+            ) from error
+        return content
+
+    def _remove_parts(self) -> None:
+        """Remove what runs that were killed have left half-written: nobody writes a file for an hour."""
+        for folder in (self.out, *(path for path in self.out.iterdir() if path.is_dir())):
+            for path in folder.glob(".*.part"):
+                with suppress(OSError):
+                    if time.time() - path.stat().st_mtime > _STALE:
+                        path.unlink()
+
+
+def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs between the records of two runs, in words."""
+    if one.get("verb") != other["verb"]:
+        return [f"of {one.get('verb')!r}, not of {other['verb']!r}"]
+    before, now = one["arguments"], other["arguments"]
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    return [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
+
