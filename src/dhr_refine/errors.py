@@ -13,9 +13,19 @@ from typing import Any
 class UserError(RuntimeError):
     """Something that the user of a command can put right; the text says what is wrong and what to do."""
 
+    code = 1
+
 
 class UsageError(UserError):
     """A command line that asks for what cannot be: code 2, as for an option that does not exist."""
+
+    code = 2
+
+
+class Unfinished(UserError):
+    """A run that has to wait for others: code 3, as for one that some images failed in."""
+
+    code = 3
 
 
 def require(module: str, *, by: str = "this") -> Any:
@@ -46,14 +56,14 @@ def require(module: str, *, by: str = "this") -> Any:
 
 
 def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:
-    """Run a command: the code that it returns, or 0; after an error that its user can mend 2 if it is one of
-    usage, else 1; 130 with the line ``stopped`` at Ctrl-C."""
+    """Run a command: the code that it returns, or 0; that of an error that its user can mend, 1 as a rule;
+    130 with the line ``stopped`` at Ctrl-C."""
     try:
         code = job()
     except KeyboardInterrupt:
         line, code = stopped, 130
     except (UserError, ImportError, OSError, MemoryError, RuntimeError) as error:
-        line, code = _line(error), 2 if isinstance(error, UsageError) else 1
+        line, code = _line(error), error.code if isinstance(error, UserError) else 1
         if line is None:
             raise
     else:

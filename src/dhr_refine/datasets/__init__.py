@@ -1,10 +1,10 @@
 """Whole data sets: folders with one file per image, lists of images, and their tags.
 
-``index.py`` finds the files of images, ``folders.py`` reads CAMs, features and masks out of them; ``voc.py``
-knows the layout of PASCAL VOC; ``items.py`` reads lists and chooses images; ``tags.py`` reads files of image
-tags, ``texts.py`` any text of a data set; ``cache.py`` keeps on disk what takes long to compute; ``photos.py``
-is a data set of five photos that ship in PyPI packages. Their errors are
-:class:`dhr_refine.errors.UserError`, one line that a command can print.
+``index.py`` finds the files of images, ``layouts.py`` the folders of data sets that hold them; ``folders.py``
+reads CAMs, features and masks out of files; ``voc.py`` knows the splits and tags of PASCAL VOC; ``items.py``
+reads lists and chooses images; ``tags.py`` reads files of image tags, ``texts.py`` any text of a data set;
+``cache.py`` keeps on disk what takes long to compute; ``photos.py`` is a data set of five photos that ship in
+PyPI packages. Their errors are :class:`dhr_refine.errors.UserError`, one line that a command can print.
 
 Internal: not part of the documented library.
 """

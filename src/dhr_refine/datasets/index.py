@@ -77,7 +77,9 @@ class FileIndex:
             raise UserError(f"{where} has no file of image {key}: add {key} with one of {wanted}")
         if len(files) > 1 and files[0][0] == files[1][0]:
             one, other = (show_name(path) for _, path in files[:2])
-            raise UserError(f"{where} has two files of image {key}: remove {one} or {other}")
+            raise UserError(
+                f"{where} has two files of image {key}: remove {one} or {other}, or name the folder of one"
+            )
         return Path(files[0][1])
 
     def __contains__(self, key: str) -> bool:

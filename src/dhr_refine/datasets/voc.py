@@ -11,6 +11,7 @@ from typing import Any
 from ..errors import UserError
 from ..files.limits import shorten
 from .items import read_list
+from .layouts import TARGETS
 from .texts import check_key, read_bytes, read_text
 
 CLASSES: Sequence[str] = """
@@ -23,7 +24,7 @@ _SPLITS = "ImageSets/Segmentation"
 
 def voc_targets(root: Path) -> Path | None:
     """The folder of ground truth, the augmented one first; None if there is neither."""
-    folders = (root / name for name in ("SegmentationClassAug", "SegmentationClass"))
+    folders = (root / name for name in TARGETS)
     return next((folder for folder in folders if folder.is_dir()), None)
 
 

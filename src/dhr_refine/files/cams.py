@@ -128,7 +128,7 @@ def read_told(
     max_items: int = DEFAULT_ITEMS,
     max_depth: int = DEFAULT_DEPTH,
 ) -> tuple[Cams, bool]:
-    """As :func:`read_cams`, and whether the file tells the classes of its maps: else they are all there are."""
+    """As :func:`read_cams`, and whether the file tells the classes of its maps; else they are all."""
     if background is not None:
         check_choice(background, "background", ("first", "none"))
     name = show_name(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,27 @@ def without_nan(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [without_nan(part) for part in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def grey_png(mask: Tensor | np.ndarray) -> bytes:
+    """A mask as an 8-bit grey PNG whose values are the labels, which every reader gives back as they are.
+
+    Parameters
+    ----------
+    mask : (H, W) labels from 0 to 255
+
+    Returns
+    -------
+    bytes of the file
+
+    Raises
+    ------
+    UserError
+        Pillow is not installed.
+    """
+    buffer = io.BytesIO()
+    require("PIL.Image").fromarray(np.asarray(mask).astype(np.uint8)).save(buffer, format="PNG")
+    return buffer.getvalue()
 
 
 def write_atomic(path: Path, data: bytes) -> None:

@@ -2,91 +2,25 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ..datasets.items import read_list
-from ..errors import UsageError, UserError
-from . import pool
+from ..errors import UsageError, UserError, writing
+from .options import CHUNK, RunOptions
 from .outcomes import Outcome
+from .outputs import Outputs
+from .pool import Pool
 from .progress import Progress
 from .record import Record
+from .report import FolderReport
 from .worker import Task, Worker
 
-# Images that a process gets at a time: few, so that all end together, but enough to read ahead.
-_CHUNK = 8
 # A run whose first images fail, all of them, has a wrong argument.
 _ALL_WRONG = 32
-
-
-@dataclass(frozen=True)
-class Selection:
-    """Which images of a data set a run is for, and how it is carried out."""
-
-    listed: Path | None = None
-    ids: Sequence[str] | str | Path | None = None
-    limit: int | None = None
-    part: tuple[int, int] | None = None
-    jobs: int | None = None
-    overwrite: bool = False
-    quiet: bool = False
-    ray: str | None = None
-
-    def choose(self, there: Callable[[], Iterable[str]]) -> list[str]:
-        """The ids: those asked for, else all that are ``there``; of them the first ones, and the part.
-
-        Raises
-        ------
-        UsageError
-            None is left.
-        """
-        if self.ids is not None:
-            keys = read_ids(self.ids)
-        elif self.listed is not None:
-            keys = read_list(self.listed)
-        else:
-            keys = list(there())
-        keys = [*dict.fromkeys(keys)][: self.limit]
-        if self.part is not None:
-            keys = keys[self.part[0] - 1 :: self.part[1]]
-        if not keys:
-            raise UsageError("no image is left to work on: see to --list, --ids, --part and the folders")
-        return keys
-
-    def processes(self, images: int, device: str) -> int:
-        """How many processes to use: as many as cores, one for an accelerator, never more than needed."""
-        jobs = self.jobs or (_cores() if device == "cpu" else 1)
-        return max(1, min(jobs, -(-images // _CHUNK)))
-
-
-def read_ids(ids: Sequence[str] | str | Path) -> list[str]:
-    """Ids given as a sequence, as a text with commas, or as a file with one at the start of each line."""
-    if isinstance(ids, (str, Path)):
-        if Path(ids).is_file():
-            return read_list(Path(ids))
-        return [part.strip() for part in str(ids).split(",") if part.strip()]
-    return list(ids)
-
-
-def read_part(text: str | tuple[int, int] | None) -> tuple[int, int] | None:
-    """``"2/4"`` as (2, 4).
-
-    Raises
-    ------
-    UsageError
-        It is no part of a whole.
-    """
-    if text is None or isinstance(text, tuple):
-        return text
-    number, slash, count = text.partition("/")
-    if not (slash and number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-        raise UsageError(f"--part must be K/N with K from 1 to N, as 2/4, got {text[:50]!r}")
-    return int(number), int(count)
 
 
 @dataclass
@@ -118,9 +52,9 @@ class Tally:
         """Time since the start."""
         return time.monotonic() - self.started
 
-    def check(self) -> None:
-        """Raise if it makes no sense to go on."""
-        if len(self.failed) >= _ALL_WRONG and not self.done + self.skipped:
+    def check(self, any_good: bool) -> None:
+        """Raise if it makes no sense to go on: many images failed, and none is good."""
+        if len(self.failed) >= _ALL_WRONG and not any_good:
             first = self.failed[0]
             raise UserError(
                 f"the first {len(self.failed)} images failed, all of them; {first.key} ({first.stage}): "
@@ -128,57 +62,122 @@ class Tally:
             )
 
 
-def work_through(
-    task: Task, keys: Sequence[str], selection: Selection, *, device: str, what: str, tally: Tally
-) -> list[str]:
-    """Do a task for all images; the ids of those that are complete.
+def _outcomes(task: Task, keys: Sequence[str], run: RunOptions, device: str) -> Iterator[Outcome]:
+    chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+    jobs = run.processes(len(keys), device)
+    with Pool(partial(Worker, task), jobs, lambda key, why: [given_up(key, why)]) as pool:
+        for outcomes in pool.run(chunks):
+            yield from outcomes
+
+
+def given_up(key: str, why: str) -> Outcome:
+    """The outcome of an image whose process died."""
+    return Outcome(key, "failed", "process", why)
+
+
+class Run:
+    """A run into a folder, with the record of it whatever happens; a context.
+
+    Parameters
+    ----------
+    verb : what is done
+    out : folder of the results
+    arguments : what the results depend on
+    run : how it is carried out
 
     Raises
     ------
-    UserError
-        The first images failed, all of them, or nothing can be written.
+    UsageError
+        The folder holds results of other arguments.
     """
-    complete = []
-    with Progress(len(keys), what, quiet=selection.quiet) as progress:
-        for outcome in _outcomes(task, keys, selection, device):
-            tally.add(outcome)
-            progress.advance(outcome.status)
-            if outcome.status != "failed":
-                complete.append(outcome.key)
-            tally.check()
-    place = {key: number for number, key in enumerate(keys)}
-    return sorted(complete, key=place.__getitem__)
 
+    def __init__(self, verb: str, out: Path, arguments: Mapping[str, Any], run: RunOptions):
+        """Look at what is there."""
+        self.out, self.run = out, run
+        self.tally = Tally()
+        self.record = Record(out, verb, arguments, part=run.place)
+        self._same = self.record.check(overwrite=run.overwrite)
 
-def _outcomes(task: Task, keys: Sequence[str], selection: Selection, device: str) -> Iterator[Outcome]:
-    chunks = [keys[start : start + _CHUNK] for start in range(0, len(keys), _CHUNK)]
-    for outcomes in pool.run(
-        partial(Worker, task), chunks, jobs=selection.processes(len(keys), device), give_up=given_up
-    ):
-        yield from outcomes
+    def __enter__(self) -> Run:
+        """Say that it runs."""
+        self._save("running")
+        return self
 
+    def __exit__(self, kind: object, *_: object) -> None:
+        """Say how it ended."""
+        self._save("stopped" if kind is not None else "failures" if self.tally.failed else "complete")
 
-def given_up(key: str, why: str) -> list[Outcome]:
-    """The outcome of an image whose process died, as a worker would have returned it."""
-    return [Outcome(key, "failed", "process", why)]
+    def make_room(
+        self, keys: Sequence[str], outputs: Sequence[Outputs], also: Callable[[], None] = lambda: None
+    ) -> None:
+        """Make the folders of results and, to overwrite, remove what is there.
 
+        Parameters
+        ----------
+        keys : ids of the images
+        outputs : the results, those that the run is for first
+        also : removes what else is to be made anew
 
-def recorded(record: Record, tally: Tally, run: Callable[[], Any]) -> Any:
-    """Do a run, and keep the record of it whatever happens."""
+        Raises
+        ------
+        UsageError
+            There are results of other images that were made by other arguments.
+        """
+        if not self._same and (others := outputs[0].others(keys)):
+            raise UsageError(
+                f"{self.out} has results of {len(others)} other images ({others[0]}) that were made by other "
+                "arguments: overwrite all of them, or name another folder with --out"
+            )
+        with writing(self.out, "--out"):
+            for part in outputs:
+                part.make_folders()
+            if self.run.overwrite:
+                for part in outputs:
+                    for key in keys:
+                        part.remove(key)
+                also()
 
-    def save(status: str) -> None:
-        record.save(status, counts=tally.counts, failed=tally.failed, seconds=tally.seconds)
+    def left(self, keys: Sequence[str]) -> list[str]:
+        """The images that have not failed."""
+        bad = {outcome.key for outcome in self.tally.failed}
+        return [key for key in keys if key not in bad]
 
-    save("running")
-    try:
-        result = run()
-    except BaseException:
-        save("stopped")
-        raise
-    save("failures" if tally.failed else "complete")
-    return result
+    def step(
+        self, task: Task, keys: Sequence[str], *, device: str, what: str, last: bool = False
+    ) -> list[str]:
+        """Do a task for all images; the ids of those that are complete.
 
+        Parameters
+        ----------
+        task : the task
+        keys : ids of the images
+        device : where it works
+        what : what is done, for the progress
+        last : whether the run is for the results of this task; of those before, failures alone are counted
 
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        Raises
+        ------
+        UserError
+            The first images failed, all of them, or nothing can be written.
+        """
+        complete = []
+        with Progress(len(keys), what, quiet=self.run.quiet) as progress:
+            for outcome in _outcomes(task, keys, self.run, device):
+                progress.advance(outcome.status)
+                if outcome.status != "failed":
+                    complete.append(outcome.key)
+                if last or outcome.status == "failed":
+                    self.tally.add(outcome)
+                self.tally.check(bool(complete))
+        return complete
+
+    def report(self) -> FolderReport:
+        """What came of it."""
+        tally, failed = self.tally, tuple(self.tally.failed)
+        return FolderReport(
+            self.out, tally.done, tally.skipped, failed, tally.notes, tally.seconds, self.record.failed_path
+        )
+
+    def _save(self, status: str) -> None:
+        tally = self.tally
+        self.record.save(status, counts=tally.counts, failed=tally.failed, seconds=tally.seconds)

@@ -6,114 +6,137 @@ import multiprocessing
 import os
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import islice
-from multiprocessing.connection import wait as wait_for
-from typing import Any, TypeVar
+from multiprocessing.connection import wait
+from typing import Any, Generic, Protocol, TypeVar
+
+import torch
 
 Result = TypeVar("Result")
-Job = Callable[[Sequence[str]], Result]
-"""What is done with some images."""
-Open = Callable[[], Job[Result]]
-"""Makes a job; called once in each process, so it must be possible to send it there."""
 
-# Lists of images that wait for a process, for each: enough that none stands still.
-_WAITING = 2
+# Lists of images that are on their way, for each process: enough that none stands still for the slowest.
+_ON_THEIR_WAY = 3
 
 
-def run(
-    open_job: Open[Result],
-    chunks: Iterable[Sequence[str]],
-    *,
-    jobs: int,
-    give_up: Callable[[str, str], Result],
-) -> Iterator[Result]:
-    """Call a job on lists of images; results come as they are finished.
+class Job(Protocol):
+    """What is done with some images, whose ids it is called with first; the rest is the same for a run."""
 
-    Parameters
-    ----------
-    open_job : makes the job in each process
-    chunks : lists of ids
-    jobs : number of processes, 1 for this one
-    give_up : the result of an image whose process died again when it was alone in it, from its id and the reason
+    __call__: Callable[..., Any]
 
-    Notes
-    -----
+    def close(self) -> None:
+        """Let go of what the job holds."""
+        ...
+
+
+class Pool(Generic[Result]):
+    """Processes that each have a job of their own; a context.
+
     When a process dies (memory that ran out, a crash in a decoder), the lists that were under way are called
     again, each in a process of its own; if that dies too, its images one by one. So only an image whose own
     process dies is given up, and all others are complete.
+
+    PyTorch gets one thread in each, and the compiled code with it: work is shared out by images, which need
+    not wait for each other, and the results do not depend on the number of processes.
+
+    Parameters
+    ----------
+    open_job : makes the job in each process; it is sent there
+    jobs : number of processes, 1 for this one
+    give_up : the result of an image whose process died when it was alone in it, from its id and the reason
     """
-    if jobs == 1:
-        job = open_job()
-        try:
-            yield from map(job, chunks)
-        finally:
-            _close(job)
-        return
-    rest = iter(chunks)
-    while True:
-        suspects: list[Sequence[str]] = []
-        yield from _until_one_dies(open_job, rest, jobs, suspects)
-        if not suspects:
+
+    def __init__(self, open_job: Callable[[], Job], jobs: int, give_up: Callable[[str, str], Result]):
+        """No process yet."""
+        self.open_job, self.jobs, self.give_up = open_job, jobs, give_up
+        self._executor: ProcessPoolExecutor | None = None
+        self._own: Job | None = None
+        self._threads = torch.get_num_threads()
+
+    def __enter__(self) -> Pool[Result]:
+        """Processes start when they are needed."""
+        if self.jobs == 1:
+            torch.set_num_threads(1)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the processes; what is under way is waited for."""
+        if self._executor is not None:
+            self._executor.shutdown(cancel_futures=True)
+            self._executor = None
+        if self._own is not None:
+            self._own.close()
+            self._own = None
+        torch.set_num_threads(self._threads)
+
+    def run(self, chunks: Iterable[Sequence[str]], *rest: Any) -> Iterator[Result]:
+        """The result of each list, in their order.
+
+        Parameters
+        ----------
+        chunks : lists of ids
+        rest : what the job is called with beside the ids
+        """
+        if self.jobs == 1:
+            self._own = self._own or self.open_job()
+            for chunk in chunks:
+                yield self._own(chunk, *rest)
             return
-        for chunk in suspects:
-            yield from _alone(open_job, chunk, give_up)
-
-
-def _until_one_dies(
-    open_job: Open[Result], chunks: Iterator[Sequence[str]], jobs: int, suspects: list[Sequence[str]]
-) -> Iterator[Result]:
-    """Results until all lists are done or a process died; ``suspects`` then has the lists without a result."""
-    waiting: dict[Future[Result], Sequence[str]] = {}
-    with _pool(open_job, jobs) as pool:
-        try:
-            while True:
-                room = 0 if suspects else jobs * _WAITING - len(waiting)
-                for chunk in islice(chunks, room):
-                    try:
-                        waiting[pool.submit(_call, chunk)] = chunk
-                    except BrokenProcessPool:
-                        suspects.append(chunk)
-                        break
-                if not waiting:
-                    return
-                for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    chunk = waiting.pop(future)
-                    try:
+        later = iter(chunks)
+        coming: deque[tuple[Sequence[str], Future[Result]]] = deque()
+        while True:
+            for chunk in islice(later, self.jobs * _ON_THEIR_WAY - len(coming)):
+                coming.append((chunk, self._submit(chunk, *rest)))
+            if not coming:
+                return
+            chunk, future = coming.popleft()
+            try:
+                yield future.result()
+            except BrokenProcessPool:
+                self._executor = None
+                yield from self._again(chunk, *rest)
+                # All others that are on their way have their result by now, or the same error.
+                for chunk, future in [coming.popleft() for _ in range(len(coming))]:
+                    if future.exception() is None:
                         yield future.result()
-                    except BrokenProcessPool:  # as all others will say that have no result yet
-                        suspects.append(chunk)
-        finally:
-            pool.shutdown(cancel_futures=True)
+                    else:
+                        yield from self._again(chunk, *rest)
+
+    def _submit(self, chunk: Sequence[str], *rest: Any) -> Future[Result]:
+        self._executor = self._executor or _start(self.open_job, self.jobs)
+        try:
+            return self._executor.submit(_call, chunk, *rest)
+        except BrokenProcessPool as error:
+            future: Future[Result] = Future()
+            future.set_exception(error)
+            return future
+
+    def _again(self, chunk: Sequence[str], *rest: Any) -> Iterator[Result]:
+        """The result of a list in a process of its own, or of its images one by one if that dies."""
+        try:
+            with _start(self.open_job, 1) as executor:
+                yield executor.submit(_call, chunk, *rest).result()
+        except BrokenProcessPool:
+            if len(chunk) == 1:
+                yield self.give_up(chunk[0], "its process died twice, perhaps for want of memory")
+                return
+            for key in chunk:
+                yield from self._again([key], *rest)
 
 
-def _alone(
-    open_job: Open[Result], chunk: Sequence[str], give_up: Callable[[str, str], Result]
-) -> Iterator[Result]:
-    """Results of a list in a process of its own, or of its images one by one if that dies."""
-    try:
-        with _pool(open_job, 1) as pool:
-            yield pool.submit(_call, chunk).result()
-    except BrokenProcessPool:
-        if len(chunk) == 1:
-            yield give_up(chunk[0], "its process died twice, perhaps for want of memory")
-            return
-        for key in chunk:
-            yield from _alone(open_job, [key], give_up)
-
-
-def _pool(open_job: Open[Any], jobs: int) -> ProcessPoolExecutor:
+def _start(open_job: Callable[[], Job], jobs: int) -> ProcessPoolExecutor:
     # Not forked: threads and accelerators of this process would not survive it.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(open_job,))
 
 
-_job: Job[Any] | Exception | None = None
+_job: Job | Exception | None = None
 
 
-def _begin(open_job: Open[Any]) -> None:
+def _begin(open_job: Callable[[], Job]) -> None:
     """Make the job of this process."""
     global _job
     # Ctrl-C reaches the whole group of processes; the first one decides.
@@ -121,6 +144,7 @@ def _begin(open_job: Open[Any]) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    torch.set_num_threads(1)
     try:
         _job = open_job()
     except Exception as error:  # told to who calls: an error here would only break the pool
@@ -129,18 +153,12 @@ def _begin(open_job: Open[Any]) -> None:
 
 def _end_with(sentinel: int) -> None:
     """End this process when its parent is gone, which nobody tells a pool's processes."""
-    wait_for([sentinel])
+    wait([sentinel])
     os._exit(1)
 
 
-def _call(chunk: Sequence[str]) -> Any:
+def _call(chunk: Sequence[str], *rest: Any) -> Any:
     assert _job is not None
     if isinstance(_job, Exception):
         raise _job
-    return _job(chunk)
-
-
-def _close(job: Any) -> None:
-    close = getattr(job, "close", None)
-    if close is not None:
-        close()
+    return _job(chunk, *rest)

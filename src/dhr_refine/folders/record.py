@@ -1,4 +1,4 @@
-"""What a run leaves beside its results: arguments, versions, counts and time as JSON, and a list of failures."""
+"""What a run leaves beside its results: arguments, versions, counts and time, and the failures."""
 
 from __future__ import annotations
 
@@ -84,8 +84,8 @@ class Record:
             differing = differences(self._read(path), self.made_by)
             if differing and not overwrite:
                 raise UsageError(
-                    f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name another "
-                    "folder with --out, or make them anew with --overwrite"
+                    f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name "
+                    "another folder with --out, or make them anew with --overwrite"
                 )
             if differing:
                 return False
@@ -150,4 +150,3 @@ def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     before, now = one["arguments"], other["arguments"]
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
     return [f"{name} was {before.get(name)!r}, now {now.get(name)!r}" for name in names]
-

@@ -11,8 +11,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
-import torch
-
 from ..errors import UserError
 from .outcomes import Outcome, one_line
 
@@ -23,8 +21,10 @@ _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 class Steps(Protocol):
     """What is done with an image. Any error fails that image alone."""
 
-    together: bool
-    """Whether ``work`` gains from several images at once, as on an accelerator."""
+    @property
+    def together(self) -> bool:
+        """Whether ``work`` gains from several images at once, as on an accelerator."""
+        ...
 
     def finished(self, key: str) -> bool:
         """Whether all that would be written is there."""
@@ -57,17 +57,10 @@ class Worker:
     Parameters
     ----------
     task : the job
-
-    Notes
-    -----
-    PyTorch gets one thread, and the compiled code with it: work is shared out by images, which needs no
-    waiting for each other, and a result does not depend on the number of processes.
     """
 
     def __init__(self, task: Task):
         """Load what the job needs."""
-        self._threads = torch.get_num_threads()
-        torch.set_num_threads(1)
         self.steps = task.open()
         self._reader, self._writer = ThreadPoolExecutor(1, "read"), ThreadPoolExecutor(1, "write")
 
@@ -91,10 +84,9 @@ class Worker:
         return [outcomes[key] for key in keys]
 
     def close(self) -> None:
-        """End the threads, and give PyTorch its own back."""
+        """End the threads."""
         self._reader.shutdown()
         self._writer.shutdown()
-        torch.set_num_threads(self._threads)
 
     def _read_ahead(self, keys: Sequence[str], step: int) -> Iterator[tuple[str, Future[Any]]]:
         """Each image with what is read of it, while the next ones are on their way."""
@@ -131,7 +123,10 @@ class Worker:
         seconds = (time.perf_counter() - start) / len(items)
         notes = tuple(dict.fromkeys(" ".join(str(warning.message).split()) for warning in caught))
         return [
-            (Outcome(key, "done", seconds=seconds, notes=notes), self._writer.submit(self.steps.write, key, result))
+            (
+                Outcome(key, "done", seconds=seconds, notes=notes),
+                self._writer.submit(self.steps.write, key, result),
+            )
             for key, result in zip(items, results, strict=True)
         ]
 
@@ -152,4 +147,3 @@ def _written(outcome: Outcome, future: Future[None] | None) -> Outcome:
 
 def _failure(key: str, stage: str, error: Exception) -> Outcome:
     return Outcome(key, "failed", stage, one_line(error))
-

@@ -1,0 +1,130 @@
+"""A class memory of a folder: its images are gone through several times, by several processes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from ..discriminant import ClassDiscriminant
+from ..errors import UserError
+from ..memory import ClassMemory
+from .job import Tally, given_up
+from .options import RunOptions
+from .outcomes import Outcome, one_line
+from .pool import Pool
+from .progress import Progress
+from .sources import Sources
+
+ROUNDS = 6
+"""Passes after the first, as in ``ClassMemory.fit``."""
+# Lists of images whose sums are added one after the other. Their number depends on that of the images alone,
+# and so do the roundings: the memory does not depend on the number of processes.
+_LISTS = 64
+_LEAST = 8
+# Above this many bytes the second moments of all classes are two matrices.
+_LARGE = 2**28
+
+Learned = tuple[dict[str, Any] | None, list[Outcome]]
+"""The state of a memory of some images, and what failed."""
+
+
+@dataclass(frozen=True)
+class Learner:
+    """Makes a memory of some images."""
+
+    sources: Sources
+
+    def __call__(self, keys: Sequence[str], known: ClassDiscriminant | None) -> Learned:
+        """The memory of these images, by what is known of the classes already."""
+        memory, failed = None, []
+        for key in keys:
+            try:
+                image = self.sources.image(key)
+                tags = self.sources.tags_of(key)
+                mask = self.sources.mask(key, tuple(image.shape[1:]))
+                if not tags:
+                    continue
+                uss = self.sources.uss_of(key)
+                memory = memory or new_memory(self.sources, len(uss))
+                options: Any = {"ignore_index": self.sources.ignore_index, "known": known}
+                memory.update(uss, mask, labels=list(tags), **options)
+            except Exception as error:
+                failed.append(Outcome(key, "failed", "memory", one_line(error)))
+        return memory and memory.state_dict(), failed
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+def new_memory(sources: Sources, dim: int) -> ClassMemory:
+    """An empty memory of a data set."""
+    classes = sources.classes
+    large = 8 * classes.num_classes * dim**2 > _LARGE
+    return ClassMemory(
+        classes.num_classes, dim, background=classes.background, covariance="pooled" if large else "class"
+    )
+
+
+def learn(
+    sources: Sources, keys: Sequence[str], run: RunOptions, tally: Tally, *, rounds: int = ROUNDS
+) -> ClassMemory:
+    """The memory of the images, in ``rounds + 1`` passes as :meth:`ClassMemory.fit` makes it.
+
+    Parameters
+    ----------
+    sources : with base masks and USS features of all images
+    keys : ids of the images
+    run : how many processes to use
+    tally : counts the images that fail; those are left out of all further passes
+    rounds : passes after the first
+
+    Raises
+    ------
+    UserError
+        No image could be read.
+    """
+    size = max(_LEAST, -(-len(keys) // _LISTS))
+    jobs = run.processes(len(keys), "cpu")
+    with (
+        Pool(partial(Learner, sources), jobs, _give_up) as pool,
+        Progress(len(keys) * (rounds + 1), "class memory", quiet=run.quiet) as progress,
+    ):
+        memory: ClassMemory | None = None
+        for _ in range(rounds + 1):
+            bad = {outcome.key for outcome in tally.failed}
+            chunks = [
+                [key for key in keys[start : start + size] if key not in bad]
+                for start in range(0, len(keys), size)
+            ]
+            known = None if memory is None else memory.solve()
+            memory = None
+            for chunk, (state, failed) in zip(chunks, pool.run(chunks, known), strict=True):
+                for outcome in failed:
+                    tally.add(outcome)
+                for number in range(len(chunk)):
+                    progress.advance("failed" if number < len(failed) else "done")
+                memory = _merged(memory, state)
+                tally.check(memory is not None)
+            if memory is None:
+                break
+    if memory is None:
+        raise UserError("no image has features and tags: there is nothing to make a memory of")
+    return memory
+
+
+def _merged(memory: ClassMemory | None, state: dict[str, Any] | None) -> ClassMemory | None:
+    if state is None:
+        return memory
+    names = ("num_classes", "dim", "background", "covariance")
+    other = ClassMemory(**{name: state[name] for name in names})
+    other.load_state_dict(state)
+    if memory is None:
+        return other
+    memory.merge(other)
+    return memory
+
+
+def _give_up(key: str, why: str) -> Learned:
+    return None, [given_up(key, why)]

@@ -1,0 +1,253 @@
+"""``refine_folder``: from folders of images, CAMs and features to a folder of refined masks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from ..datasets.classes import Background, ClassSet, class_set
+from ..edges import Boundary
+from ..errors import UsageError, reading, writing
+from ..files.writing import write_atomic
+from ..memory import ClassMemory
+from ..recipe import Recipe
+from .base import BaseTask
+from .dialect import find_dialect
+from .job import Run
+from .learn import ROUNDS
+from .options import PathLike, RunOptions
+from .outputs import Outputs
+from .refine import RefineTask
+from .remembered import Remembered
+from .report import FolderReport
+from .settings import Settings, arguments_of, own_path
+from .sources import CamBackground, Sources
+
+BASE = "base"
+"""Folder beside the masks for the base masks that a run made."""
+RECIPES = {"default": Recipe, "paper": Recipe.paper, "released": Recipe.released}
+
+
+def refine_folder(
+    images: PathLike,
+    *,
+    cams: PathLike,
+    out: PathLike,
+    masks: PathLike | None = None,
+    uss: PathLike | None = None,
+    uss_model: str | None = None,
+    wss: PathLike | Sequence[PathLike] = (),
+    wss_model: str | None = None,
+    tags: PathLike | Mapping[str, Sequence[int]] | None = None,
+    classes: str | int | ClassSet = "voc",
+    background: Background | None = None,
+    ignore_index: int = 255,
+    cam_background: CamBackground | None = None,
+    base_score: float | Literal["power"] = 0.2,
+    alpha: float = 1.0,
+    boundary: Boundary = "crf",
+    recipe: Recipe | Literal["default", "paper", "released"] = "default",
+    tau: float = 0.8,
+    reg: float = 0.1,
+    memory: PathLike | Literal["auto"] | None = None,
+    rounds: int = ROUNDS,
+    save_memory: PathLike | None = None,
+    palette: bool = False,
+    save_probs: bool = False,
+    allow_pickle: bool = False,
+    device: str = "cpu",
+    run: RunOptions | None = None,
+) -> FolderReport:
+    """Refine the base masks of a data set, one file after the other.
+
+    What is finished is skipped, so that the same call goes on where a stopped one was. An image that fails is
+    listed, and the others go on.
+
+    Parameters
+    ----------
+    images : str or path
+        Folder of images, or of a data set: VOC2012, COCO, ``{data}/{domain}/image``. Files belong together by
+        their names without suffix.
+    cams : str or path
+        Folder of CAM files in any form that :func:`read_cams` takes.
+    out : str or path
+        Folder for the masks, 8-bit PNGs whose values are the labels, 255 where unknown.
+    masks : str or path, optional
+        Folder of base masks, index PNGs or arrays. Default: they are made of the CAMs with ``base_score``
+        and ``boundary`` (:func:`base_mask`) and kept in ``out/base``.
+    uss : str or path, optional
+        Folder of USS features, one array (D, u, v) a file.
+    uss_model : str, optional
+        Instead of ``uss``, the name of a network as ``load_extractor`` takes it. With ``memory="auto"`` its
+        features are kept in ``out/uss``.
+    wss : str, path or sequence, optional
+        Folders of the classifier's features, one or several levels (D, h, w) a file.
+    wss_model : str, optional
+        Instead of ``wss``, the name of a network. Default: the USS features serve for both.
+    tags : str, path or mapping, optional
+        Image tags in any form that ``read_tags`` takes, or 0-based classes by id. Default: the keys of the
+        CAM files.
+    classes : str, int or ClassSet
+        The labels: "voc", "coco", "context", "ade", "stuff", or their number with the background.
+    background : {"first", "last", "none"}, optional
+        Where the background's label is. Default: as the data set has it, "first" for a number.
+    ignore_index : int
+        Label of unknown pixels, 0 to 255.
+    cam_background : {"first", "none"}, optional
+        What number 0 means in CAM files, as in :func:`read_cams`. Default: found out by looking at many.
+    base_score, alpha : float
+        Background score of base masks made here, and the exponent if it is "power".
+    boundary : {"crf", "pamr", "par"}, None or callable
+        Boundary tool, as in :func:`refine_mask`.
+    recipe : Recipe, or "default", "paper", "released"
+        Choices of the step.
+    tau, reg : float
+        As in :func:`refine_mask`.
+    memory : str, path or "auto", optional
+        File of a :class:`ClassMemory`. "auto": one of these images, learned in ``rounds + 1`` passes and kept
+        as ``out/memory.npz``.
+    rounds : int
+        Passes after the first.
+    save_memory : str or path, optional
+        Another file for that memory.
+    palette : bool
+        Whether ``out/colour`` gets copies with the colours of VOC.
+    save_probs : bool
+        Whether ``out/probs`` gets the probabilities, .npz with ``keys`` (K,) labels and ``prob`` (K, H, W).
+    allow_pickle : bool
+        Unpickle whatever files hold, which can run any code: only for files that you wrote.
+    device : str
+        Device of the step. On an accelerator images of one size are worked on together.
+    run : RunOptions, optional
+        Which images, and by how many processes.
+
+    Returns
+    -------
+    FolderReport
+        Counts, failures, warnings and time; ``out/dhr_refine.json`` has them too, with all arguments.
+
+    Raises
+    ------
+    UserError
+        Something that is wrong for all images: an argument, a folder, results of other arguments in ``out``.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> import torch
+    >>> from dhr_refine.folders import refine_folder
+    >>> from dhr_refine.files import write_mask
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> here = Path(folder.name)
+    >>> for name in ("images", "cams", "uss"):
+    ...     (here / name).mkdir()
+    >>> write_mask(here / "images" / "a.png", torch.zeros(32, 32))
+    >>> np.save(here / "cams" / "a.npy", {14: np.random.rand(8, 8)})
+    >>> np.save(here / "uss" / "a.npy", np.random.rand(16, 8, 8))
+    >>> report = refine_folder(here / "images", cams=here / "cams", uss=here / "uss", out=here / "out")
+    >>> report.done
+    1
+    >>> folder.cleanup()
+    """
+    run = run or RunOptions()
+    setup = Settings(own_path(out), class_set(classes, background=background), ignore_index, device, palette)
+    setup.check()
+    levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
+    if (uss is None) == (uss_model is None):
+        raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
+    if levels and wss_model is not None:
+        raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
+    sources = Sources(
+        own_path(images),
+        cams=own_path(cams),
+        masks=None if masks is None else own_path(masks),
+        uss=None if uss is None else own_path(uss),
+        wss=tuple(map(own_path, levels)),
+        tags=setup.read_tags(tags, allow_pickle=allow_pickle),
+        classes=setup.classes,
+        ignore_index=ignore_index,
+        cam_background=cam_background,
+        allow_pickle=allow_pickle,
+    )
+    setup.refuse_inputs(sources)
+    task = RefineTask(
+        sources,
+        setup.outputs(probs=save_probs),
+        uss_model=uss_model,
+        wss_model=wss_model,
+        tau=tau,
+        reg=reg,
+        boundary=boundary,
+        recipe=RECIPES[recipe]() if isinstance(recipe, str) else recipe,
+        device=device,
+    )
+    base = BaseTask(sources, Outputs(setup.out / BASE), base_score, alpha, boundary, device)
+    return _refine(task, base, _Memory(memory, rounds, save_memory), run)
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """What the caller wants of a memory."""
+
+    given: PathLike | None
+    rounds: int
+    save: PathLike | None
+
+    @property
+    def is_learned(self) -> bool:
+        return self.given == "auto"
+
+    def check(self, classes: ClassSet) -> None:
+        """Raise before the work if the given memory is none of the data set, or nothing is to be kept."""
+        if self.save is not None and not self.is_learned:
+            raise UsageError("save_memory (--save-memory) keeps what memory='auto' learns: pass both")
+        if self.given is None or self.is_learned:
+            return
+        with reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
+            memory = ClassMemory.load(self.given)
+        if (memory.num_classes, memory.background) != (classes.num_classes, classes.background):
+            raise UsageError(
+                f"{self.given} is a memory of {memory.num_classes} labels with background "
+                f"{memory.background!r}, the classes {classes.name} have {classes.num_classes} and "
+                f"{classes.background!r}: pass the memory of this data set"
+            )
+
+    def keep(self, path: Path) -> None:
+        """Write a copy of what was learned where the caller wants it."""
+        if self.save is not None:
+            with writing(Path(self.save), "--save-memory"):
+                write_atomic(Path(self.save), path.read_bytes())
+
+
+def _refine(task: RefineTask, base: BaseTask, memory: _Memory, run: RunOptions) -> FolderReport:
+    """All passes over the images: base masks, features, memory, refinement."""
+    sources = task.sources
+    memory.check(sources.classes)
+    keys = run.choose(lambda: sources.cam_files.keys())
+    out = task.outputs.folder
+    arguments = arguments_of(task) | {"memory": memory.given and str(memory.given), "rounds": memory.rounds}
+    if sources.masks is None:
+        arguments |= {"base_score": base.background, "alpha": base.alpha}
+    with Run("masks", out, arguments, run) as started:
+        remembered = Remembered(out, run.place)
+        started.make_room(keys, (task.outputs, base.outputs), remembered.remove)
+        dialect = find_dialect(sources, sources.cam_files.keys())
+        started.record.extra["cam_background"] = dialect._asdict()
+        sources = replace(sources, cam_background=dialect.background)
+        if sources.masks is None:
+            base = replace(base, sources=sources)
+            keys = started.step(base, keys, device=base.device, what="base masks")
+            sources = replace(sources, masks=base.outputs.folder)
+        path = None if memory.is_learned or memory.given is None else Path(memory.given)
+        if memory.is_learned:
+            path = remembered.find(sources, keys, run, started.tally, rounds=memory.rounds)
+            memory.keep(path)
+            keys = started.left(keys)
+        task = replace(task, sources=sources, memory=path)
+        started.step(task, keys, device=task.device, what="masks", last=True)
+    return started.report()

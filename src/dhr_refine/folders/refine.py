@@ -1,0 +1,147 @@
+"""The DHR step on every image of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..discriminant import ClassDiscriminant
+from ..edges import Boundary
+from ..memory import ClassMemory
+from ..recipe import Recipe
+from ..refine import refine_mask, refine_steps
+from .outputs import Outputs, Result
+from .sources import Sources
+
+
+class Maps(NamedTuple):
+    """All that the step needs of an image."""
+
+    image: Tensor
+    tags: tuple[int, ...]
+    cams: Tensor
+    mask: Tensor
+    uss: Tensor | None
+    wss: list[Tensor]
+
+
+@dataclass(frozen=True)
+class RefineTask:
+    """Refining the base mask of each image, as ``refine_mask`` does.
+
+    Without WSS features the USS features stand in for them. An image without tags keeps its base mask.
+    """
+
+    sources: Sources
+    outputs: Outputs
+    uss_model: str | None = None
+    wss_model: str | None = None
+    tau: float = 0.8
+    reg: float = 0.1
+    boundary: Boundary = "crf"
+    recipe: Recipe = field(default_factory=Recipe)
+    memory: Path | None = None
+    device: str = "cpu"
+
+    def open(self) -> Refiner:
+        """Load the memory and the networks."""
+        memory = None if self.memory is None else ClassMemory.load(self.memory, device=self.device).solve()
+        return Refiner(self, memory)
+
+
+class Refiner:
+    """What is done with an image, see :class:`RefineTask`."""
+
+    def __init__(self, task: RefineTask, memory: ClassDiscriminant | None):
+        """Take what was loaded."""
+        self.task, self.memory = task, memory
+        self.together = task.device != "cpu"
+
+    @cached_property
+    def _uss(self) -> Callable[[Tensor], list[Tensor]]:
+        return _extractor(self.task.uss_model or "", self.task.device)
+
+    @cached_property
+    def _wss(self) -> Callable[[Tensor], list[Tensor]]:
+        return _extractor(self.task.wss_model or "", self.task.device)
+
+    def finished(self, key: str) -> bool:
+        """Whether all files of an image are there."""
+        return self.task.outputs.finished(key)
+
+    def read(self, key: str) -> Maps:
+        """Read the maps of an image."""
+        sources = self.task.sources
+        image = sources.image(key)
+        tags = sources.tags_of(key)
+        mask = sources.mask(key, tuple(image.shape[1:]))
+        if not tags:
+            return Maps(image, tags, torch.zeros(0, 1, 1), mask, None, [])
+        uss = None if self.task.uss_model else sources.uss_of(key)
+        return Maps(image, tags, sources.cams_of(key, tags), mask, uss, sources.wss_of(key))
+
+    def work(self, items: Sequence[Maps]) -> list[Result]:
+        """Refine the masks."""
+        tagged = [item for item in items if item.tags]
+        results = iter(self._refine([self._completed(item) for item in tagged]) if tagged else [])
+        return [next(results) if item.tags else self._kept(item) for item in items]
+
+    def write(self, key: str, result: Result) -> None:
+        """Write the mask of an image."""
+        self.task.outputs.write(key, result)
+
+    def _completed(self, item: Maps) -> Maps:
+        """The maps of an image with those that networks make."""
+        uss = self._uss(item.image)[0] if item.uss is None else item.uss
+        wss = item.wss
+        if not wss:
+            wss = self._wss(item.image) if self.task.wss_model else [uss]
+        return item._replace(uss=uss, wss=wss)
+
+    def _refine(self, items: list[Maps]) -> list[Result]:
+        task, device = self.task, self.task.device
+        arguments = [
+            [item.cams.to(device) for item in items],
+            [item.mask.to(device) for item in items],
+            [item.uss.to(device) for item in items if item.uss is not None],
+            [[level.to(device) for level in item.wss] for item in items],
+            [item.image.to(device) for item in items],
+        ]
+        options: dict[str, Any] = {
+            "labels": [list(item.tags) for item in items],
+            "background": task.sources.classes.background,
+            "ignore_index": task.sources.ignore_index,
+            "tau": task.tau,
+            "reg": task.reg,
+            "boundary": task.boundary,
+            "recipe": task.recipe,
+            "memory": self.memory,
+        }
+        if not task.outputs.probs:
+            return [Result(mask.cpu()) for mask in refine_mask(*arguments, **options)]
+        steps = refine_steps(*arguments, **options)
+        return [
+            Result(mask.cpu(), probs.cpu(), labels.tolist())
+            for mask, probs, labels in zip(steps.mask, steps.probs, steps.classes)
+        ]
+
+    def _kept(self, item: Maps) -> Result:
+        """The base mask as the result; where it is known, it is certain."""
+        labels = sorted({*item.mask.unique().tolist()} - {self.task.sources.ignore_index})
+        return Result(
+            item.mask,
+            torch.stack([item.mask == label for label in labels] or [item.mask < 0]).half(),
+            labels or [0],
+        )
+
+
+def _extractor(name: str, device: str) -> Callable[[Tensor], list[Tensor]]:
+    from ..pretrained.named import load_extractor  # not for masks alone
+
+    return load_extractor(name, device=device)

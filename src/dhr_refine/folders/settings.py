@@ -1,0 +1,135 @@
+"""What all runs that write masks share: the labels, the folder, and what is refused before the work."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..datasets.cache import digest
+from ..datasets.classes import ClassSet
+from ..datasets.tags import read_tags
+from ..errors import UsageError
+from ..viz.palettes import palette
+from .options import PathLike
+from .outputs import Outputs
+from .sources import Sources
+
+MOST_LABELS = 256
+"""Of an 8-bit mask."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The labels of a run's masks, and where they go."""
+
+    out: Path
+    classes: ClassSet
+    ignore_index: int = 255
+    device: str = "cpu"
+    palette: bool = False
+
+    def check(self) -> None:
+        """Raise a UsageError for what no image could be written with."""
+        if not 0 <= self.ignore_index < MOST_LABELS:
+            raise UsageError(
+                f"ignore_index (--ignore-index) must be from 0 to 255, as masks are 8-bit, got "
+                f"{self.ignore_index}"
+            )
+        if self.classes.num_classes > MOST_LABELS:
+            raise UsageError(f"masks are 8-bit: at most 256 labels, got {self.classes.num_classes}")
+        if self.ignore_index < self.classes.num_classes:
+            raise UsageError(
+                f"ignore_index (--ignore-index) {self.ignore_index} is the label of a class of "
+                f"{self.classes.num_classes}: pass one that no class has"
+            )
+        try:
+            torch.zeros(1, device=self.device)
+        except (RuntimeError, AssertionError) as error:
+            raise UsageError(
+                f"device (--device) {self.device!r} cannot be used: {str(error)[:200]}"
+            ) from error
+
+    def outputs(self, *, probs: bool = False) -> Outputs:
+        """Where masks are written."""
+        colours = palette(min(self.classes.num_classes, 255)) if self.palette else None
+        return Outputs(self.out, colours, probs)
+
+    def read_tags(
+        self, tags: PathLike | Mapping[str, Sequence[int]] | None, *, allow_pickle: bool
+    ) -> Mapping[str, tuple[int, ...]] | None:
+        """Tags by id, from wherever they are; None if none were given."""
+        if tags is None:
+            return None
+        foreground = self.classes.num_classes - (self.classes.background != "none")
+        if isinstance(tags, Mapping):
+            table = {str(key): tuple(map(int, row)) for key, row in tags.items()}
+        else:
+            table = read_tags(Path(tags), self.classes.num_classes, allow_pickle=allow_pickle)
+        for key, row in table.items():
+            wrong = [tag for tag in row if not 0 <= tag < foreground]
+            if wrong:
+                raise UsageError(
+                    f"tags has the tag {wrong[0]} for {key}, but the foreground classes are 0 to {foreground - 1}: "
+                    "pass the classes of this data set (--classes)"
+                )
+        return table
+
+    def refuse_inputs(self, sources: Sources) -> None:
+        """Raise a UsageError if results would be written among what is read."""
+        for name in ("images", "cams", "masks", "uss"):
+            folder = getattr(sources, name)
+            if (
+                folder is not None
+                and folder.is_dir()
+                and os.path.realpath(folder) == os.path.realpath(self.out)
+            ):
+                raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
+
+
+def own_path(path: PathLike) -> Path:
+    """A path that means the same in other processes."""
+    return Path(os.path.abspath(os.path.expanduser(path)))
+
+
+def arguments_of(task: Any) -> dict[str, Any]:
+    """What the results of a task depend on, as JSON keeps it."""
+    result = {
+        field.name: _plain(getattr(task, field.name)) for field in fields(task) if field.name not in _BESIDE
+    }
+    result |= result.pop("sources")
+    if task.sources.tags is not None:  # too many to keep
+        result["tags"] = digest(sorted(task.sources.tags.items()))[:16]
+    return result
+
+
+# What changes no label: the same masks may be made elsewhere, and with more files beside them.
+_BESIDE = {"device", "outputs"}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, ClassSet):
+        return f"{value.name}: {value.num_classes} labels, background {value.background}"
+    if isinstance(value, partial):
+        return [_plain(value.func), [_plain(part) for part in value.args], _plain(value.keywords)]
+    if is_dataclass(value) and not isinstance(value, type):
+        return {field.name: _plain(getattr(value, field.name)) for field in fields(value) if field.repr}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # JSON has none
+    if value is None or isinstance(value, (str, int, float, bool)):
+        return value
+    if isinstance(value, Callable):
+        return (
+            f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+        )
+    return str(value)

@@ -1,0 +1,128 @@
+"""Where the maps of an image come from: folders of images, CAMs, masks and features, or a network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ..datasets.classes import ClassSet, class_set
+from ..datasets.folders import read_class_cams, read_levels, read_mask, read_safely
+from ..datasets.index import ARRAYS, MASKS, FileIndex
+from ..datasets.layouts import find_images, find_masks
+from ..errors import UserError
+from ..files.cams import read_told
+from ..files.pictures import read_picture
+
+CamBackground = Literal["first", "none"]
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Folders with a file for each image, and how to read them. Each is looked at once, when needed."""
+
+    images: Path
+    cams: Path | None = None
+    masks: Path | None = None
+    uss: Path | None = None
+    wss: tuple[Path, ...] = ()
+    tags: Mapping[str, tuple[int, ...]] | None = None
+    classes: ClassSet = field(default_factory=lambda: class_set("voc"))
+    ignore_index: int = 255
+    cam_background: CamBackground | None = None
+    allow_pickle: bool = False
+
+    def image(self, key: str) -> Tensor:
+        """(3, H, W) uint8."""
+        return read_picture(self.image_files[key])
+
+    def tags_of(self, key: str) -> tuple[int, ...]:
+        """0-based foreground classes of an image: those of the tags, else the keys of its CAM file."""
+        if self.tags is not None:
+            if key not in self.tags:
+                raise UserError(f"the tags have no entry for image {key}: complete them")
+            return self.tags[key]
+        path = self.cam_files[key]
+        cams, told = read_safely(path, lambda: read_told(path, **self._cam_options))
+        if not told:
+            raise UserError(
+                f"{path} holds a map for each of {len(cams.keys)} classes and does not tell the tags of its "
+                "image: pass --tags"
+            )
+        return tuple(cams.keys.tolist())
+
+    def cams_of(self, key: str, tags: tuple[int, ...]) -> Tensor:
+        """(K, h, w) float32 CAMs of the tags; an image without tags needs no file."""
+        if not tags:
+            return torch.zeros(0, 1, 1)
+        return read_class_cams(self.cam_files[key], tags, **self._cam_options)
+
+    def mask(self, key: str, size: tuple[int, ...]) -> Tensor:
+        """(H, W) int64 base mask."""
+        path = self.mask_files[key]
+        known: Any = {"classes": self.classes.num_classes, "ignore_index": self.ignore_index}
+        mask = read_mask(path, **known, allow_pickle=self.allow_pickle)
+        if tuple(mask.shape) != size:
+            raise UserError(
+                f"{path} is {tuple(mask.shape)} but the image {size} (H, W): save masks at the size of the "
+                "images"
+            )
+        return mask
+
+    def uss_of(self, key: str) -> Tensor:
+        """(D, u, v) features."""
+        path = self.uss_files[key]
+        levels = read_levels(path, allow_pickle=self.allow_pickle)
+        if len(levels) > 1:
+            raise UserError(f"{path} holds {len(levels)} arrays: USS features are one (D, h, w)")
+        return levels[0].float()
+
+    def wss_of(self, key: str) -> list[Tensor]:
+        """The levels of the classifier's features, of one folder after the other."""
+        levels = (read_levels(files[key], allow_pickle=self.allow_pickle) for files in self.wss_files)
+        return [level.float() for part in levels for level in part]
+
+    @property
+    def _cam_options(self) -> dict[str, Any]:
+        return {"background": self.cam_background, "allow_pickle": self.allow_pickle}
+
+    @cached_property
+    def image_files(self) -> FileIndex:
+        """Files of images."""
+        return find_images(self.images)
+
+    @cached_property
+    def cam_files(self) -> FileIndex:
+        """Files of CAMs."""
+        return _index(self.cams, ARRAYS, "--cams")
+
+    @cached_property
+    def mask_files(self) -> FileIndex:
+        """Files of base masks."""
+        if self.masks is None:
+            raise UserError("there are no base masks: pass --masks")
+        return find_masks(self.masks, MASKS)
+
+    @cached_property
+    def uss_files(self) -> FileIndex:
+        """Files of USS features."""
+        return _index(self.uss, ARRAYS, "--uss")
+
+    @cached_property
+    def wss_files(self) -> list[FileIndex]:
+        """Files of WSS features, for each folder."""
+        return [_index(folder, ARRAYS, "--wss") for folder in self.wss]
+
+
+def _index(folder: Path | None, suffixes: tuple[str, ...], option: str) -> FileIndex:
+    if folder is None:
+        raise UserError(f"a folder is missing: pass {option} DIR")
+    index = FileIndex(folder, suffixes)
+    if not len(index):
+        raise UserError(f"{folder} has no file with one of {', '.join(suffixes)}: pass another {option}")
+    return index
