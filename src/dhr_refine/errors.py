@@ -28,8 +28,8 @@ class Unfinished(UserError):
     code = 3
 
 
-def require(module: str, *, by: str = "this") -> Any:
-    """Import an optional package when it is needed, or say in one line how to get all of them.
+def require(module: str, *, by: str = "this", install: str = '"dhr_refine[demo]"') -> Any:
+    """Import an optional package when it is needed, or say in one line how to get it.
 
     Parameters
     ----------
@@ -37,6 +37,8 @@ def require(module: str, *, by: str = "this") -> Any:
         Full name of the module, ``"PIL.Image"`` say.
     by : str
         Who needs it, the start of the message.
+    install : str
+        What pip is to install, the end of the message. Default: all optional packages of the demo.
 
     Returns
     -------
@@ -51,7 +53,7 @@ def require(module: str, *, by: str = "this") -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f'{by} needs {module}, which is not installed ({error}): pip install "dhr_refine[demo]"'
+            f"{by} needs {module}, which is not installed ({error}): pip install {install}"
         ) from error
 
 
