@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
+import importlib.util
 import os
 import random
 import signal
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -145,3 +148,43 @@ def folder(tmp_path, scenes):
     """A data set of four images, each kind of own file in another form."""
     pytest.importorskip("PIL.Image", reason="needs Pillow")
     return write_folder(tmp_path, scenes)
+
+
+@pytest.fixture(scope="session")
+def torchvision():
+    """Import torchvision, which timm needs too, whether or not its compiled operators fit this torch."""
+    if importlib.util.find_spec("torchvision") is None:
+        pytest.skip("needs torchvision and timm, not installed here")
+    try:
+        return importlib.import_module("torchvision")
+    except RuntimeError as error:
+        if "torchvision::nms" not in str(error):
+            raise
+    # Wheels built for CUDA do not load their operators beside a CPU build of torch, and the import then
+    # fails where it describes two of them to torch. Nothing here uses them: declare that they exist.
+    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
+        del sys.modules[name]
+    library = torch.library.Library("torchvision", "DEF")
+    for name in ("nms", "qnms"):
+        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    module = importlib.import_module("torchvision")
+    module.declared_operators = library  # they live as long as this object
+    return module
+
+
+@pytest.fixture
+def transformers(request):
+    """The library transformers."""
+    if importlib.util.find_spec("transformers") is None:
+        pytest.skip("needs transformers, not installed here")
+    if importlib.util.find_spec("torchvision") is not None:
+        request.getfixturevalue("torchvision")  # transformers imports it where it is installed
+    return importlib.import_module("transformers")
+
+
+@pytest.fixture
+def timm(torchvision):
+    """The library timm, which imports torchvision."""
+    if importlib.util.find_spec("timm") is None:
+        pytest.skip("needs timm, not installed here")
+    return importlib.import_module("timm")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import re
 import subprocess
 import sys
@@ -282,37 +280,6 @@ def test_capture_under_distributed_data_parallel(tmp_path):
 # The page docs/features.md, section by section, with the models it names; only what downloads is replaced.
 
 
-@pytest.fixture(scope="module")
-def torchvision():
-    """Import torchvision, which timm needs too, whether or not its compiled operators fit this torch."""
-    if importlib.util.find_spec("torchvision") is None:
-        pytest.skip("needs torchvision and timm, not installed here")
-    try:
-        return importlib.import_module("torchvision")
-    except RuntimeError as error:
-        if "torchvision::nms" not in str(error):
-            raise
-    # Wheels built for CUDA do not load their operators beside a CPU build of torch, and the import then
-    # fails where it describes two of them to torch. Nothing here uses them: declare that they exist.
-    for name in [name for name in sys.modules if name.split(".")[0] == "torchvision"]:
-        del sys.modules[name]
-    library = torch.library.Library("torchvision", "DEF")
-    for name in ("nms", "qnms"):
-        library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    module = importlib.import_module("torchvision")
-    module.declared_operators = library  # they live as long as this object
-    return module
-
-
-@pytest.fixture
-def transformers(request):
-    if importlib.util.find_spec("transformers") is None:
-        pytest.skip("needs transformers, not installed here")
-    if importlib.util.find_spec("torchvision") is not None:
-        request.getfixturevalue("torchvision")  # transformers imports it where it is installed
-    return importlib.import_module("transformers")
-
-
 def hugging_face(library, kind, patch, **options):
     config = getattr(library, f"{kind}Config")(patch_size=patch, image_size=4 * patch, **TINY, **options)
     return getattr(library, f"{kind}Model")(config)
@@ -418,10 +385,8 @@ def test_page_clip(transformers, monkeypatch):
 
 
 @pytest.fixture
-def timm(torchvision, monkeypatch):
-    if importlib.util.find_spec("timm") is None:
-        pytest.skip("needs timm, not installed here")
-    timm = importlib.import_module("timm")
+def random_timm(timm, monkeypatch):
+    """timm, with random numbers for weights."""
     create = timm.create_model
 
     def create_random(name, *, pretrained, **options):
@@ -442,15 +407,15 @@ def timm(torchvision, monkeypatch):
         ("vit_small_patch16_dinov3.lvd1689m", 5),
     ],
 )
-def test_page_timm_vits(timm, monkeypatch, name, prefix):
-    create = timm.create_model
+def test_page_timm_vits(random_timm, monkeypatch, name, prefix):
+    create = random_timm.create_model
 
     def create_small(page_name, **options):
         if "dinov3" in (name or page_name):
             del options["dynamic_img_size"]
         return create(name or page_name, depth=1, **options)
 
-    monkeypatch.setattr(timm, "create_model", create_small)
+    monkeypatch.setattr(random_timm, "create_model", create_small)
     names = run("ViTs in timm")
     assert names["model"].num_prefix_tokens == prefix
 
@@ -460,7 +425,7 @@ def test_page_timm_vits(timm, monkeypatch, name, prefix):
     check_places(names, names["uss_features"], tokens_of, prefix)
 
 
-def test_page_timm_cnn(timm):
+def test_page_timm_cnn(random_timm):
     names = run("CNN stages", 1)
     assert [tuple(level.shape) for level in names["wss_features"]] == [(2, 256, 4, 6), (2, 512, 2, 3)]
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import require
-from .resizing import to_multiple
+from .preparing import to_multiple
 
 
 class ClassifierOutput(NamedTuple):
@@ -90,5 +90,5 @@ class Classifier:
                 maps = F.interpolate(maps[None], size, mode="bilinear")[0]
                 total += maps.flip(-1) if flipped else maps
         if not features:
-            features = self.levels(to_multiple(image, self.stride))
+            features = self.levels(to_multiple(image[None], self.stride))
         return ClassifierOutput(total / (2 * len(scales)), features)

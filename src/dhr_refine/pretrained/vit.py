@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import UserError, require
+from ..features import tokens_to_map
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD
 from .fetch import cache_dir, vit_file
-from .resizing import to_multiple
+from .preparing import normalise, to_multiple
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -55,13 +56,14 @@ class VisionTransformer:
 
         ``image`` is (3, H, W) uint8.
         """
-        scaled = to_multiple(image, self.patch) / 255
-        mean = torch.tensor(IMAGENET_MEAN)[:, None, None]
-        std = torch.tensor(IMAGENET_STD)[:, None, None]
-        output: Any = self.network(pixel_values=(scaled - mean) / std, output_hidden_states=True)
-        tokens = output.hidden_states[block][:, 1:]
-        grid = [side // self.patch for side in scaled.shape[-2:]]
-        return tokens.transpose(1, 2).reshape(1, -1, *grid)
+        return self.maps(to_multiple(image[None], self.patch), block=block)
+
+    def maps(self, images: Tensor, *, block: int) -> Tensor:
+        """Patch features after a block; ``images`` are 0..255, (B, 3, H, W), with sides a multiple of 14."""
+        pixels = normalise(images, IMAGENET_MEAN, IMAGENET_STD)
+        output: Any = self.network(pixel_values=pixels, output_hidden_states=True)
+        grid = (images.shape[-2] // self.patch, images.shape[-1] // self.patch)
+        return tokens_to_map(output.hidden_states[block], grid=grid, prefix=1)
 
 
 def dinov2_state_from_onnx(model: ModelProto) -> dict[str, Tensor]:
