@@ -46,6 +46,14 @@ def test_masks_are_index_pngs_or_arrays(folder, scenes):
         read_mask(folder / "masks" / "c.npy", classes=3, ignore_index=255)
 
 
+def test_an_archive_of_a_mask_has_one_array(tmp_path):
+    np.savez(tmp_path / "a.npz", mask=np.eye(3, dtype=np.uint8))
+    assert read_mask(tmp_path / "a.npz", classes=2, ignore_index=255).tolist() == np.eye(3).tolist()
+    np.savez(tmp_path / "a.npz", mask=np.eye(3), probs=np.zeros((2, 3, 3)))
+    with pytest.raises(UserError, match=r"a\.npz holds dict, no array of numbers: save arrays or tensors"):
+        read_mask(tmp_path / "a.npz", classes=2, ignore_index=255)
+
+
 def test_pickles_are_executed_only_when_told_to(folder):
     level = np.ones((2, 3, 4))
     np.save(folder / "uss" / "a.npy", Counter({"a": level}))  # type: ignore[arg-type]

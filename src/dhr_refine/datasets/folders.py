@@ -129,7 +129,10 @@ def read_mask(path: Path, *, classes: int, ignore_index: int, allow_pickle: bool
     """
     if path.suffix.lower() == ".png":
         return torch.from_numpy(read_index_mask(path, classes, ignore_index))
-    values = read_numbers(read_arrays(path, allow_pickle=allow_pickle), path)
+    content = read_arrays(path, allow_pickle=allow_pickle)
+    if isinstance(content, Mapping) and len(content) == 1:  # an archive with one array
+        (content,) = content.values()
+    values = read_numbers(content, path)
     mask = (values.double() if values.is_floating_point() else values).numpy()  # NumPy has no bfloat16
     while mask.ndim > 2 and 1 in (mask.shape[0], mask.shape[-1]):
         mask = mask[0] if mask.shape[0] == 1 else mask[..., 0]
