@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import os
+from pathlib import PurePosixPath
+from unicodedata import normalize
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from scene_folder import CLASSES, KEYS, write_png
 
 from dhr_refine.datasets.index import IMAGES, FileIndex
@@ -49,6 +53,54 @@ def test_lists_of_other_codebases(tmp_path):
     path = tmp_path / "list.txt"
     path.write_text("2007_000032\n/JPEGImages/b.jpg /SegmentationClassAug/b.png\n\n  v1.2 \nc.JPEG\n")
     assert read_list(path) == ["2007_000032", "b", "v1.2", "c"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a\nv1.2\nc d\n",
+        "a\nv1.2\na\nc d",
+        "# images\n\na # the first\n  v1.2 \n\n#b\nc\n",
+        "a -1\nv1.2  1\nc 1\n",
+        "JPEGImages/a.jpg SegmentationClass/a.png\n/x/v1.2.JPEG x.png\nC:\\x\\c.Png y\n",
+        "a 3 14\nv1.2 0\nc\n",
+        "a.jpg 1 0 1\nv1.2.jpg 0 0 0\nc.jpg 1 1 1\n",
+        "id\na\nv1.2\nc\n",
+        "a,1 2\nv1.2,\nc,0\n",
+        "id,tags\na,1 2\nv1.2,\nc,0\n",
+        "Image;cat;dog\nx/a.jpg;1;0\nx/v1.2.jpg;0;0\nc.jpg;1;1\n",
+        ",split,file_name\n0,train,x/a.jpg\n1,val,x/v1.2.jpg\n2,val,c.jpg\n",
+        '"a","1, 2"\n"v1.2",""\n c , 0\n',
+    ],
+)
+def test_lists_of_every_form(tmp_path, text):
+    """What stands beside a name, quotes, titles, comments and blank lines do not count."""
+    path = tmp_path / "list.txt"
+    path.write_text(text)
+    assert read_list(path) == ["a", "v1.2", "c"]
+
+
+def test_names_of_lists_with_blanks_and_commas(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("one[1 0 0 1].png\ntwo[1, 0, 0].png 1 0 0\nthree[1\n")
+    assert read_list(path) == ["one[1 0 0 1]", "two[1, 0, 0]", "three[1"]
+    path.write_text('one[1, 0].png,x\n"two, ""2""",y\n"three"4,\n')
+    assert read_list(path) == ["one[1, 0]", 'two, "2"', '"three"4']
+    path.write_text("id\n")
+    assert read_list(path) == []
+    path.write_text("image\nname\n")
+    assert read_list(path) == ["image", "name"]
+    path.write_text("split,id\ntrain,a\ntrain\n")
+    with pytest.raises(UserError, match="has the image id ''"):
+        read_list(path)
+
+
+def test_texts_that_take_long_to_split(tmp_path):
+    """Brackets and quotes that never end are read in one go."""
+    path = tmp_path / "list.txt"
+    for line in ("[" * 10**6, "[a " * 10**6, '"a' * 10**6, "b," + '"' * 10**6, "[]" * 10**6 + ","):
+        path.write_text(f"a,b\n{line}\n")
+        assert len(read_list(path)) == 2
 
 
 @pytest.mark.parametrize("kind", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
@@ -106,3 +158,16 @@ def test_lists_of_any_size(tmp_path):
         file.truncate(2**28 + 1)  # takes no room
     with pytest.raises(UserError, match="list has more than 268435456 bytes: pass a list"):
         read_list(tmp_path / "list")
+
+
+IDS = st.text(min_size=1, max_size=8).filter(lambda key: key.isprintable() and not set(key) & set('/\\"'))
+
+
+@given(st.lists(IDS), st.sampled_from(["\n", "\r\n", "\n\n# x\n"]), st.sampled_from(["", ".jpg", ".PNG"]))
+def test_quoted_names_come_back(tmp_path_factory, keys, end, suffix):
+    keys = [normalize("NFC", key) for key in keys if f"{key}{suffix}" not in (".", "..")]
+    path = tmp_path_factory.mktemp("lists") / "list.txt"
+    path.write_bytes("".join(f'"x/{key}{suffix}" 1 0{end}' for key in keys).encode())
+    known = [PurePosixPath(key + suffix) for key in keys]
+    names = [file.stem if file.suffix.lower() in IMAGES else file.name for file in known]
+    assert read_list(path) == [*dict.fromkeys(names)]

@@ -2,9 +2,10 @@
 
 ``index.py`` finds the files of images, ``layouts.py`` the folders of data sets that hold them; ``folders.py``
 reads CAMs, features and masks out of files; ``voc.py`` knows the splits and tags of PASCAL VOC; ``items.py``
-reads lists and chooses images; ``tags.py`` reads files of image tags, ``texts.py`` any text of a data set;
-``cache.py`` keeps on disk what takes long to compute; ``photos.py`` is a data set of five photos that ship in
-PyPI packages. Their errors are :class:`dhr_refine.errors.UserError`, one line that a command can print.
+reads lists and chooses images; ``tags.py`` reads files of image tags, ``rows.py`` lists and tables,
+``texts.py`` any text of a data set; ``cache.py`` keeps on disk what takes long to compute; ``photos.py`` is a
+data set of five photos that ship in PyPI packages. Their errors are
+:class:`dhr_refine.errors.UserError`, one line that a command can print.
 
 Internal: not part of the documented library.
 """

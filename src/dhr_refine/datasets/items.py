@@ -10,8 +10,8 @@ import numpy as np
 
 from ..errors import UserError
 from ..files.pictures import read_index_mask
-from .index import IMAGES, FileIndex
-from .texts import check_key, read_text
+from .index import FileIndex
+from .rows import read_rows
 
 
 @dataclass(frozen=True)
@@ -25,16 +25,14 @@ class Item:
 
 
 def read_list(path: Path) -> list[str]:
-    """Image ids of a list: the first word of each line, without folder and image suffix.
+    """Image ids of a list or table, each once: what a line names first, without folder and image suffix.
 
     Raises
     ------
     UserError
         The file cannot be opened or is no text, or a line has no id.
     """
-    lines = read_text(path, "pass a list with an image id per line").splitlines()
-    names = [Path(line.split()[0]) for line in lines if line.strip()]
-    return [check_key(name.stem if name.suffix.lower() in IMAGES else name.name, path) for name in names]
+    return [*dict.fromkeys(key for key, _ in read_rows(path, "pass a list with an image id per line").rows)]
 
 
 def select(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 from pathlib import Path
+from unicodedata import normalize
 
 from ..errors import UserError
 from ..files.regular import NotRegularError, open_regular, show_name
@@ -51,7 +52,7 @@ def read_text(path: Path, fix: str) -> str:
 
 
 def check_key(key: str, path: Path) -> str:
-    """Return an image id of a file if it can be the name of files; a UserError names the file if not.
+    """An image id of a file, normalised, if it can be the name of files; a UserError names the file if not.
 
     Ids name what is read and what is written: one with folders in it would lead out of the data set's.
     """
@@ -60,4 +61,4 @@ def check_key(key: str, path: Path) -> str:
             f"{show_name(path)} has the image id {key[:80]!a}: an id is the name of a file, without "
             "folders and suffix"
         )
-    return key
+    return normalize("NFC", key)
