@@ -120,9 +120,24 @@ def test_numpy_integers_count_as_integers(backend):
 @pytest.mark.parametrize(
     ("images", "probs", "error", "message"),
     [
-        ([1], PROBS, TypeError, "images must be a torch.Tensor of shape (B, C, H, W) or (C, H, W), got list"),
-        (IMAGE, None, TypeError, "probs must be a torch.Tensor of shape (B, K, H, W) or (K, H, W), got None"),
-        (IMAGE[0, 0], PROBS, ValueError, "images must have shape (B, C, H, W) or (C, H, W), got"),
+        (
+            [1],
+            PROBS,
+            TypeError,
+            "images must be a torch.Tensor of shape (B, C, H, W), (C, H, W) or (B, C, D, H, W)",
+        ),
+        (
+            IMAGE,
+            None,
+            TypeError,
+            "probs must be a torch.Tensor of shape (B, K, H, W), (K, H, W) or (B, K, D, H, W)",
+        ),
+        (
+            IMAGE[0, 0],
+            PROBS,
+            ValueError,
+            "images must have shape (B, C, H, W), (C, H, W) or (B, C, D, H, W), got a",
+        ),
         (
             IMAGE,
             PROBS[0],

@@ -48,6 +48,7 @@ LAYERS = {
         ("geometry", "images", "recent", "terms", "unary", "labels"),
         ("backends", "scores"),
         ("energies", "lattice"),
+        ("volumes",),
         ("inference", "kept", "permutohedral"),
     ),
 }

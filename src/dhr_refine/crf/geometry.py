@@ -31,9 +31,9 @@ _LEAST, _MOST = 1e-30, 1e30
 class LatticeParameters(NamedTuple):
     """Standard deviations of the two kernels; one number where all are equal."""
 
-    sxy: float | tuple[float, ...]  # bilateral kernel, pixels: x, y
+    sxy: float | tuple[float, ...]  # bilateral kernel, pixels: x, y; of volumes x, y, z
     srgb: float | tuple[float, ...]  # bilateral kernel, grey levels: by channel
-    gauss_sxy: float | tuple[float, ...]  # Gaussian kernel, pixels: x, y
+    gauss_sxy: float | tuple[float, ...]  # Gaussian kernel, pixels: x, y; of volumes x, y, z
 
 
 class Geometry(NamedTuple):
@@ -78,12 +78,15 @@ class Geometry(NamedTuple):
         return 1 / (1 + 2.0**-self.dimension)
 
 
-def read_parameters(sxy: object, srgb: object, gauss_sxy: object, channels: int) -> LatticeParameters:
+def read_parameters(
+    sxy: object, srgb: object, gauss_sxy: object, channels: int, *, volumes: bool = False
+) -> LatticeParameters:
     """Return deviations as one number or as many as there are axes; raise unless they are above 0."""
+    axes = (3, "three, (x, y, z)") if volumes else (2, "two, (x, y)")
     return LatticeParameters(
-        _read_deviations(sxy, "sxy", 2, "two, (x, y)"),
+        _read_deviations(sxy, "sxy", *axes),
         _read_deviations(srgb, "srgb", channels, f"one for each of {channels} channels"),
-        _read_deviations(gauss_sxy, "gauss_sxy", 2, "two, (x, y)"),
+        _read_deviations(gauss_sxy, "gauss_sxy", *axes),
     )
 
 
@@ -136,6 +139,26 @@ def bilateral_geometry(
     levels = [] if extents else [np.arange(256)] * channels
     deviations = {"sxy": own, "srgb": spread(srgb, channels)}
     return _geometry([*positions, *levels], deviations, extents, rows_first)
+
+
+def volume_geometry(
+    size: tuple[int, int, int],
+    sxy: float | tuple[float, ...],
+    srgb: float | tuple[float, ...] | None = None,
+    *,
+    extents: Sequence[tuple[float, float]] = (),
+) -> Geometry:
+    """Lattice of the (z, y, x) / sxy of volumes (D, H, W), and of channels / srgb if there is one.
+
+    It has no tables: positions are features like the channels, of which ``extents`` are the least and the
+    largest value of each. The order is that of the reference's ``create_pairwise_bilateral``.
+    """
+    positions = [(0.0, side - 1.0) for side in size]
+    own = spread(sxy, 3)[::-1]
+    if srgb is None:
+        return _geometry([], {"gauss_sxy": own}, positions, rows_first=True)
+    deviations = {"sxy": own, "srgb": spread(srgb, len(extents))}
+    return _geometry([], deviations, [*positions, *extents], rows_first=True)
 
 
 def feature_geometry(extents: Sequence[tuple[float, float]]) -> Geometry:
@@ -304,7 +327,7 @@ def _describe(deviations: dict[str, tuple[float, ...]], rows_first: bool) -> str
     """Deviations as a caller would pass them: one number where all are equal, x before y."""
     texts = []
     for name, own in deviations.items():
-        ordered = own[::-1] if rows_first and name == "sxy" else own
+        ordered = own[::-1] if rows_first and name.endswith("sxy") else own
         many = f"({', '.join(f'{one:g}' for one in ordered)})"
         texts.append(f"{name}={f'{own[0]:g}' if len(set(own)) == 1 else many}")
     return " and ".join(texts)

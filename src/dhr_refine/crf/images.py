@@ -18,7 +18,7 @@ _SMALL = 10.0
 class Pixels(NamedTuple):
     """Checked images."""
 
-    values: Tensor  # (B, C, H, W) uint8 or float32
+    values: Tensor  # (B, C, H, W) uint8 or float32; of volumes (B, C, D * H, W)
     extents: list[tuple[float, float]]  # least and largest value of each channel; nothing for uint8
 
 

@@ -16,6 +16,7 @@ from .images import Pixels, read_pixels, warn_of_grey_levels
 from .lattice import DenseCRFLattice, bilateral_geometry_of, check_built_for, gaussian_lattice, run_on
 from .scores import check_scores
 from .unary import EXCLUDED
+from .volumes import check_volumes, refine_volumes
 
 # Defaults, those of DHR and of RSEPM and CLIP-ES: iterations, and the weights of the two kernels.
 _ITERATIONS, _COMPAT, _GAUSS_COMPAT = 10, 4, 3
@@ -44,9 +45,10 @@ def dense_crf(
 
     Parameters
     ----------
-    images : Tensor of shape (B, C, H, W) or (C, H, W), uint8 or floating point
-        RGB (C = 3) in [0, 255], or any channels and numbers, in whose units ``srgb`` is then.
-    probs : Tensor of shape (B, K, H, W) or (K, H, W), floating point
+    images : Tensor of shape (B, C, H, W), (C, H, W) or (B, C, D, H, W), uint8 or floating point
+        RGB (C = 3) in [0, 255], or any channels and numbers, in whose units ``srgb`` is then. Five axes are
+        volumes. Four are a batch of images: a single volume has its batch axis, ``volume[None]``.
+    probs : Tensor of shape (B, K, H, W), (K, H, W) or (B, K, D, H, W), floating point
         Probabilities at the size of the images, of two classes or more; or scores in [0, 1] that do not sum
         to 1. They are clipped and not rescaled: one score of a pixel may lie above 1, but not two, which
         would become equal (up to 1.25, as after bicubic interpolation, does not matter). Down to -0.25
@@ -55,12 +57,12 @@ def dense_crf(
     iterations : int, default 10
         Mean field iterations.
     sxy, srgb : float, (x, y) and one for each channel, default 67, 3
-        Bilateral kernel: standard deviations in pixels and in grey levels. The defaults are those of DHR and
-        of RSEPM and CLIP-ES.
+        Bilateral kernel: standard deviations in pixels, (x, y, z) of volumes, and in grey levels. The
+        defaults are those of DHR and of RSEPM and CLIP-ES.
     compat : float, default 4
         Weight of the bilateral kernel.
     gauss_sxy : float or (x, y), default 1
-        Gaussian kernel: standard deviation in pixels.
+        Gaussian kernel: standard deviation in pixels, (x, y, z) of volumes.
     gauss_compat : float, default 3
         Weight of the Gaussian kernel.
     min_prob : float, default 0
@@ -71,9 +73,9 @@ def dense_crf(
         "auto" takes numba on the CPU if it is installed, else torch.
         "triton" are fused kernels for a CUDA device, tested in Triton's interpreter but not on a GPU yet.
         "pydensecrf" runs the reference, one image at a time. What "auto" took is logged at level DEBUG by the
-        logger "dhr_refine", and is the ``backend`` of a `DenseCRFLattice`.
+        logger "dhr_refine", and is the ``backend`` of a `DenseCRFLattice`. Volumes run on torch and numba.
     lattice : DenseCRFLattice, optional
-        Lattice built for these images, parameters and device.
+        Lattice built for these images, parameters and device; not for volumes.
 
     Returns
     -------
@@ -92,8 +94,9 @@ def dense_crf(
     Notes
     -----
     Runs in float32 whatever autocast says, without gradients. The checks wait for the device (twice with
-    a lattice, once more for floating point images). With three channels features are ordered as in
-    pydensecrf's ``addPairwiseBilateral``, otherwise as in its ``create_pairwise_bilateral``. numba uses
+    a lattice, once more for floating point images). With three channels features of images are ordered as in
+    pydensecrf's ``addPairwiseBilateral``, otherwise, and of all volumes, as in its
+    ``create_pairwise_bilateral``. numba uses
     `torch.get_num_threads` threads: one image on each for a batch, several in one image otherwise. Its result
     then depends on the number of threads in the last bits only; for a given number it is reproducible, as is
     torch's.
@@ -118,11 +121,17 @@ def dense_crf(
     >>> bool(refined[1, :, 8:].min() > 0.99), bool(refined[1, :, :8].max() < 0.01)
     (True, True)
     """
-    pair = check_pair(images, probs, channels="C")
+    pair = check_pair(images, probs, channels="C", volumes=True)
     check_scores(pair)
-    pixels = read_pixels(pair.images)
-    parameters = read_parameters(sxy, srgb, gauss_sxy, pixels.values.shape[1])
     check_choice(backend, "backend", BACKENDS)
+    depth = None
+    if pair.images.ndim == 5:
+        check_volumes(backend, lattice)
+        depth = pair.images.shape[2]
+        pair = pair._replace(images=pair.images.flatten(2, 3), probs=pair.probs.flatten(2, 3))
+    pixels = read_pixels(pair.images)
+    channels = pixels.values.shape[1]
+    parameters = read_parameters(sxy, srgb, gauss_sxy, channels, volumes=depth is not None)
     check_iterations(iterations)
     check_range(compat, "compat", 0, 1e6)
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
@@ -139,7 +148,9 @@ def dense_crf(
     with torch.autocast(pair.probs.device.type, enabled=False):
         result = _refine(pixels, pair.probs, parameters, backend, lattice, min_prob, {
             "iterations": int(iterations), "compat": compat, "gauss_compat": gauss_compat,
-        }).to(probs.dtype)  # fmt: skip
+        }, depth).to(probs.dtype)  # fmt: skip
+    if depth is not None:
+        return result.reshape(probs.shape)
     return result if pair.batched else result[0]
 
 
@@ -158,6 +169,7 @@ def _refine(
     lattice: DenseCRFLattice | None,
     min_prob: float,
     options: dict[str, Any],
+    depth: int | None = None,
 ) -> Tensor:
     if probs.shape[0] == 0 or probs.shape[1] == 1:
         return torch.ones_like(probs)  # one class takes all
@@ -173,7 +185,9 @@ def _refine(
         index = order[:, :, None, None].expand(-1, -1, *values.shape[2:])
         allowed = keep.gather(1, order)
         chosen = torch.where(allowed[:, :, None, None], values.gather(1, index), EXCLUDED)
-    if lattice is None:
+    if depth is not None:
+        result = refine_volumes(pixels, depth, chosen, parameters, backend, options)
+    elif lattice is None:
         result = _run_once(pixels, chosen, parameters, backend, options)
     else:
         result = run_on(lattice, chosen, **options)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_image_shape, check_tensor
+from ..checks import check_image_shape, check_tensor, describe
 from ..compiled import eager
 from .backends import Backend, choose_backend, implementation
 from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
@@ -82,6 +82,11 @@ class DenseCRFLattice:
         backend: Backend = "auto",
     ) -> None:
         """Build the lattice."""
+        if isinstance(images, Tensor) and images.ndim == 5:
+            raise ValueError(
+                f"images must have shape (B, C, H, W) or (C, H, W) for a lattice, got {describe(images)}: "
+                "lattices of volumes are not kept, call dense_crf without lattice"
+            )
         check_tensor(images, "images", "(B, C, H, W) or (C, H, W)", ndim=(3, 4))
         check_image_shape(images, "C")
         pixels = read_pixels(images[None] if images.ndim == 3 else images)
