@@ -14,10 +14,12 @@ from torch import Tensor, nn
 
 from dhr_refine import base_mask
 from dhr_refine.datasets.cache import Cache
-from dhr_refine.datasets.folders import read_arrays, read_class_cams, read_levels, read_mask
+from dhr_refine.datasets.folders import read_class_cams, read_levels
 from dhr_refine.datasets.index import FileIndex
 from dhr_refine.datasets.items import Item
 from dhr_refine.errors import UserError, explained, reading
+from dhr_refine.files.contents import read_arrays
+from dhr_refine.files.masks import read_mask
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.fetch import cache_dir, vit_file
@@ -169,7 +171,7 @@ def prepare(
         )
     cams, uss, wss = source(item, image)
     if masks is not None:
-        known = {"classes": source.classes, "ignore_index": ignore_index}
+        known = {"num_classes": source.classes, "ignore_index": ignore_index}
         with own_file(masks, item.key) as path:
             raw, base = None, read_mask(path, **known, allow_pickle=source.allow_pickle)
         if base.shape != target.shape:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING, Any
 
+from .version import __version__ as __version__
+
 if TYPE_CHECKING:
     from . import api
     from . import files as files
@@ -16,8 +18,6 @@ if TYPE_CHECKING:
 
     __all__: list[str] = []
     __all__ += api.__all__
-
-__version__ = "0.1.0"
 
 # Of use by name after ``import dhr_refine``, each imported when it is first asked for.
 _MODULES = ("files", "folders", "metrics", "pydensecrf", "viz")

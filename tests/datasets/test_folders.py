@@ -9,8 +9,9 @@ import pytest
 import torch
 from scene_folder import CLASSES
 
-from dhr_refine.datasets.folders import read_class_cams, read_levels, read_mask
+from dhr_refine.datasets.folders import read_class_cams, read_levels
 from dhr_refine.errors import UserError
+from dhr_refine.files.masks import read_mask
 
 
 def test_cams_come_in_the_order_of_the_tags(folder, scenes):
@@ -35,7 +36,7 @@ def test_features_are_levels_without_a_batch_axis(folder, scenes):
 
 
 def test_masks_are_index_pngs_or_arrays(folder, scenes):
-    known = {"classes": CLASSES, "ignore_index": 255}
+    known = {"num_classes": CLASSES, "ignore_index": 255}
     assert torch.equal(read_mask(folder / "masks" / "c.png", **known), scenes["c"].mask)
     (folder / "masks" / "c.png").unlink()
     np.save(folder / "masks" / "c.npy", scenes["c"].mask.numpy()[None].astype(np.float32))
@@ -43,15 +44,15 @@ def test_masks_are_index_pngs_or_arrays(folder, scenes):
     assert mask.dtype == torch.int64
     assert torch.equal(mask, scenes["c"].mask)
     with pytest.raises(UserError, match=r"c\.npy holds the label \d+, but there are 3 classes"):
-        read_mask(folder / "masks" / "c.npy", classes=3, ignore_index=255)
+        read_mask(folder / "masks" / "c.npy", num_classes=3, ignore_index=255)
 
 
 def test_an_archive_of_a_mask_has_one_array(tmp_path):
     np.savez(tmp_path / "a.npz", mask=np.eye(3, dtype=np.uint8))
-    assert read_mask(tmp_path / "a.npz", classes=2, ignore_index=255).tolist() == np.eye(3).tolist()
+    assert read_mask(tmp_path / "a.npz", num_classes=2, ignore_index=255).tolist() == np.eye(3).tolist()
     np.savez(tmp_path / "a.npz", mask=np.eye(3), probs=np.zeros((2, 3, 3)))
     with pytest.raises(UserError, match=r"a\.npz holds dict, no array of numbers: save arrays or tensors"):
-        read_mask(tmp_path / "a.npz", classes=2, ignore_index=255)
+        read_mask(tmp_path / "a.npz", num_classes=2, ignore_index=255)
 
 
 def test_pickles_are_executed_only_when_told_to(folder):
@@ -93,13 +94,13 @@ def test_features_and_masks_of_every_kind_of_number(tmp_path, kind):
     assert level.tolist() == np.eye(4)[None].tolist()
     for shape in ((4, 4), (1, 4, 4), (1, 1, 4, 4), (4, 4, 1)):
         np.save(tmp_path / "a.npy", values.reshape(shape))
-        mask = read_mask(tmp_path / "a.npy", classes=2, ignore_index=255)
+        mask = read_mask(tmp_path / "a.npy", num_classes=2, ignore_index=255)
         assert mask.dtype == torch.int64
         assert torch.equal(mask, torch.eye(4, dtype=torch.long))
     torch.save(torch.eye(4, dtype=torch.bfloat16), tmp_path / "b.pt")
-    assert torch.equal(read_mask(tmp_path / "b.pt", classes=2, ignore_index=255), mask)
+    assert torch.equal(read_mask(tmp_path / "b.pt", num_classes=2, ignore_index=255), mask)
     np.save(tmp_path / "a.npy", values[:, :1])
-    assert read_mask(tmp_path / "a.npy", classes=2, ignore_index=255).tolist() == [[1, 0, 0, 0]]
+    assert read_mask(tmp_path / "a.npy", num_classes=2, ignore_index=255).tolist() == [[1, 0, 0, 0]]
 
 
 @pytest.mark.parametrize(
@@ -119,7 +120,7 @@ def test_features_and_masks_of_every_kind_of_number(tmp_path, kind):
 def test_masks_that_are_none(tmp_path, content, said):
     np.save(tmp_path / "a.npy", content)
     with pytest.raises(UserError, match=rf"a\.npy {said}"):
-        read_mask(tmp_path / "a.npy", classes=3, ignore_index=255)
+        read_mask(tmp_path / "a.npy", num_classes=3, ignore_index=255)
 
 
 def test_archives_without_an_array(tmp_path):
@@ -129,4 +130,4 @@ def test_archives_without_an_array(tmp_path):
     with pytest.raises(UserError, match=r"a\.npz holds no array"):
         read_levels(tmp_path / "a.npz")
     with pytest.raises(UserError, match=r"a\.npz holds dict, no array of numbers"):
-        read_mask(tmp_path / "a.npz", classes=3, ignore_index=255)
+        read_mask(tmp_path / "a.npz", num_classes=3, ignore_index=255)

@@ -104,7 +104,7 @@ def test_a_damaged_mask_is_named_and_the_code_is_3(root, capsys):
         (["--classes", "5", "--ignore-index", "2"], "--ignore-index 2 is a class: labels go from 0 to 4"),
         (["--limit", "0"], "argument --limit: must be a whole number from 1"),
         (["--draws", "-1"], "argument --draws: must be a whole number from 0"),
-        (["--ids", " , "], "argument --ids: must be ids of images with commas"),
+        (["--ids", " , "], "ids (--ids) must be ids with commas"),
         (["--ids", "a", "--list", "b"], "not allowed with argument"),
         (["--background", "middle"], "invalid choice: 'middle'"),
         (["--absent", "one"], "invalid choice: 'one'"),

@@ -23,7 +23,7 @@ SOURCE = ROOT / "src" / "dhr_refine"
 # named in a text for importlib count as well: they too say which part knows which.
 LAYERS = {
     "": (
-        ("errors", "checks", "compiled"),
+        ("errors", "version", "checks", "compiled"),
         ("maps",),
         ("features", "training", "metrics", "files"),  # what stands beside the step
         ("discriminant", "pooling", "transport"),

@@ -15,7 +15,11 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
     """Which images."""
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--list", type=Path, metavar="FILE", help="images in a text file, one a line (all)")
-    which.add_argument("--ids", type=_ids, metavar="A,B", help="images by their ids (all)")
+    which.add_argument(
+        "--ids",
+        metavar="A,B",
+        help="these images: ids, or a file of them such as the failures of a run (all)",
+    )
     parser.add_argument("--limit", type=whole(1), metavar="N", help="only the first N images")
 
 
@@ -73,8 +77,57 @@ def check_place(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path} is no place for a file: name a file in a folder that there is")
 
 
-def _ids(text: str) -> list[str]:
-    ids = [part.strip() for part in text.split(",") if part.strip()]
-    if not ids:
-        raise argparse.ArgumentTypeError(f"must be ids of images with commas, got {text[:50]!r}")
-    return ids
+def add_run(parser: argparse.ArgumentParser) -> None:
+    """How a run that writes files is carried out."""
+    work = parser.add_argument_group("the run")
+    work.add_argument(
+        "--jobs",
+        type=whole(1, 4096),
+        metavar="N",
+        help="processes of one thread each (one for each core, or a single one for an accelerator)",
+    )
+    work.add_argument("--device", default="cpu", metavar="D", help="cpu, cuda, cuda:1, ... (%(default)s)")
+    work.add_argument("--part", metavar="K/N", help="of N parts of the images the one of number K, from 1")
+    work.add_argument("--overwrite", action="store_true", help="make anew what is there")
+    work.add_argument("--quiet", action="store_true", help="do not tell how far it is")
+    work.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="share the work out on a Ray cluster, without an address on one of this machine",
+    )
+
+
+def add_files(parser: argparse.ArgumentParser) -> None:
+    """What is written beside the masks, and what may be read."""
+    files = parser.add_argument_group("files")
+    files.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    files.add_argument("--palette", action="store_true", help="also copies in colour, in OUT/colour")
+    files.add_argument("--save-probs", action="store_true", help="also the probabilities, in OUT/probs")
+    files.add_argument(
+        "--allow-pickle", action="store_true", help="unpickle files, which can run any code that they hold"
+    )
+
+
+def run_options(arguments: argparse.Namespace) -> Any:
+    """The :class:`dhr_refine.folders.RunOptions` of a command line."""
+    from ..folders import RunOptions
+
+    return RunOptions(
+        ids=arguments.ids,
+        listed=arguments.list,
+        limit=arguments.limit,
+        part=arguments.part,
+        jobs=arguments.jobs,
+        overwrite=arguments.overwrite,
+        quiet=arguments.quiet,
+        ray=arguments.ray,
+        wait=getattr(arguments, "wait", 0.0),
+    )
+
+
+def tell(report: Any) -> int:
+    """Print the report of a run; the exit code."""
+    print(report)
+    return report.exit_code

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import UserError
-from .folders import read_arrays, read_numbers
+from ..files.contents import read_arrays, read_numbers
 from .texts import check_key
 
 

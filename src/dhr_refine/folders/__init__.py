@@ -1,12 +1,14 @@
 """Whole folders: from files of images, CAMs and features to files of masks, and to figures about them.
 
-``masks.py`` refines a folder, ``options.py`` says which images of it and by how many processes. Below them:
-``sources.py`` reads the files of an image and ``dialect.py`` finds out how CAM files count; ``base.py``,
-``refine.py`` and ``learn.py`` are the work on an image; ``outputs.py`` writes its files. ``worker.py`` does
-that work on some images and ``pool.py`` calls it in several processes; ``job.py`` is a whole run, with its
-``record.py``, ``progress.py`` and ``report.py``. ``evaluate.py`` compares masks with ground truth.
+``masks.py`` refines a folder, ``boundaries.py`` its edges alone; ``options.py`` says which images of it and
+by how many processes. Below them: ``sources.py`` reads the files of an image and ``dialect.py`` finds out how
+CAM files count; ``base.py``, ``refine.py`` and ``learn.py`` are the work on an image; ``outputs.py`` writes
+its files. ``worker.py`` does that work on some images and ``pool.py`` calls it in several processes;
+``job.py`` is a whole run, with its ``record.py``, ``progress.py`` and ``report.py``. ``evaluate.py`` compares
+masks with ground truth.
 """
 
+from .boundaries import crf_folder
 from .evaluate import evaluate_folder
 from .masks import refine_folder
 from .options import RunOptions
@@ -20,6 +22,7 @@ __all__ = [
     "FolderScores",
     "Outcome",
     "RunOptions",
+    "crf_folder",
     "evaluate_folder",
     "refine_folder",
 ]

@@ -28,6 +28,8 @@ class Cammed(NamedTuple):
 class BaseTask:
     """Making a base mask of the CAMs of each image, with a boundary tool, as ``base_mask`` does.
 
+    Where probabilities are to be written the tool is a function, or none.
+
     The masks have the labels of the data set. Where it has no background, pixels of no tag are unknown.
     """
 
@@ -64,11 +66,21 @@ class BaseTask:
         classes, ignore_index = self.sources.classes, self.sources.ignore_index
         empty = empty_label(classes, ignore_index)
         if not item.tags:
-            return Result(torch.full(item.image.shape[1:], empty, dtype=torch.long))
-        options: Any = {"background": self.background, "alpha": self.alpha, "refine": self.boundary}
-        places = range(len(item.tags))
-        mask = base_mask(item.cams.to(self.device), places, item.image.to(self.device), **options).cpu()
-        return Result(torch.tensor([empty, *(label_of(tag, classes) for tag in item.tags)])[mask])
+            mask = torch.full(item.image.shape[1:], empty, dtype=torch.long)
+            return Result(mask, torch.ones(1, *mask.shape), [empty])
+        labels = [empty, *(label_of(tag, classes) for tag in item.tags)]
+        probs: list[Tensor] = []
+
+        def tool(images: Tensor | None, scores: Tensor) -> Tensor:
+            result = self.boundary(images, scores) if callable(self.boundary) else scores
+            probs.append(result[0])
+            return result
+
+        options: Any = {"background": self.background, "alpha": self.alpha}
+        options["refine"] = tool if self.outputs.probs else self.boundary
+        cams, image = item.cams.to(self.device), item.image.to(self.device)
+        mask = base_mask(cams, range(len(item.tags)), image, **options).cpu()
+        return Result(torch.tensor(labels)[mask], *probs, labels=labels)
 
 
 def label_of(tag: int, classes: ClassSet) -> int:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from ..datasets.classes import Background, ClassSet, class_set
 from ..edges import Boundary
@@ -24,10 +23,12 @@ from .refine import RefineTask
 from .remembered import Remembered
 from .report import FolderReport
 from .settings import Settings, arguments_of, own_path
-from .sources import CamBackground, Sources
+from .sources import CamBackground
 
 BASE = "base"
 """Folder beside the masks for the base masks that a run made."""
+MEMORY = "memory"
+"""Folder for the class memory that it learned."""
 RECIPES = {"default": Recipe, "paper": Recipe.paper, "released": Recipe.released}
 
 
@@ -108,7 +109,7 @@ def refine_folder(
         As in :func:`refine_mask`.
     memory : str, path or "auto", optional
         File of a :class:`ClassMemory`. "auto": one of these images, learned in ``rounds + 1`` passes and kept
-        as ``out/memory.npz``.
+        as ``out/memory/all.npz``.
     rounds : int
         Passes after the first.
     save_memory : str or path, optional
@@ -155,29 +156,19 @@ def refine_folder(
     >>> folder.cleanup()
     """
     run = run or RunOptions()
-    setup = Settings(own_path(out), class_set(classes, background=background), ignore_index, device, palette)
-    setup.check()
-    levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
+    settings = Settings(
+        own_path(out), class_set(classes, background=background), ignore_index, device, palette
+    )
+    settings.check()
     if (uss is None) == (uss_model is None):
         raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
-    if levels and wss_model is not None:
+    if wss and wss_model is not None:
         raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
-    sources = Sources(
-        own_path(images),
-        cams=own_path(cams),
-        masks=None if masks is None else own_path(masks),
-        uss=None if uss is None else own_path(uss),
-        wss=tuple(map(own_path, levels)),
-        tags=setup.read_tags(tags, allow_pickle=allow_pickle),
-        classes=setup.classes,
-        ignore_index=ignore_index,
-        cam_background=cam_background,
-        allow_pickle=allow_pickle,
-    )
-    setup.refuse_inputs(sources)
+    reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
+    sources = settings.sources(images, cams=cams, masks=masks, uss=uss, wss=wss, tags=tags, **reading_options)
     task = RefineTask(
         sources,
-        setup.outputs(probs=save_probs),
+        settings.outputs(probs=save_probs),
         uss_model=uss_model,
         wss_model=wss_model,
         tau=tau,
@@ -186,7 +177,7 @@ def refine_folder(
         recipe=RECIPES[recipe]() if isinstance(recipe, str) else recipe,
         device=device,
     )
-    base = BaseTask(sources, Outputs(setup.out / BASE), base_score, alpha, boundary, device)
+    base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
     return _refine(task, base, _Memory(memory, rounds, save_memory), run)
 
 
@@ -234,7 +225,7 @@ def _refine(task: RefineTask, base: BaseTask, memory: _Memory, run: RunOptions) 
     if sources.masks is None:
         arguments |= {"base_score": base.background, "alpha": base.alpha}
     with Run("masks", out, arguments, run) as started:
-        remembered = Remembered(out, run.place)
+        remembered = Remembered(out / MEMORY, run.place)
         started.make_room(keys, (task.outputs, base.outputs), remembered.remove)
         dialect = find_dialect(sources, sources.cam_files.keys())
         started.record.extra["cam_background"] = dialect._asdict()

@@ -98,7 +98,7 @@ class RunOptions:
             None is left.
         """
         if self.ids is not None:
-            keys = _read_ids(self.ids)
+            keys = read_ids(self.ids)
         elif self.listed is not None:
             keys = read_list(Path(self.listed))
         else:
@@ -123,11 +123,15 @@ class RunOptions:
         return max(1, min(jobs, -(-images // CHUNK)))
 
 
-def _read_ids(ids: Sequence[str] | PathLike) -> list[str]:
+def read_ids(ids: Sequence[str] | PathLike) -> list[str]:
+    """Ids given one by one, as a text with commas, or as a file with one at the start of each line."""
     if isinstance(ids, (str, os.PathLike)):
         if Path(ids).is_file():
             return read_list(Path(ids))
-        return [part.strip() for part in os.fspath(ids).split(",") if part.strip()]
+        found = [part.strip() for part in os.fspath(ids).split(",") if part.strip()]
+        if not found:
+            raise UsageError(f"ids (--ids) must be ids with commas or a file of them, got {ids!r}")
+        return found
     return list(ids)
 
 

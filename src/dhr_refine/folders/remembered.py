@@ -35,7 +35,7 @@ class Remembered:
     @property
     def path(self) -> Path:
         """The memory of all images."""
-        return self.folder / "memory.npz"
+        return self.folder / "all.npz"
 
     def find(
         self, sources: Sources, keys: Sequence[str], run: RunOptions, tally: Tally, *, rounds: int
@@ -59,13 +59,15 @@ class Remembered:
         return self.path
 
     def remove(self) -> None:
-        """Remove the files."""
-        for path in (*self.folder.glob("memory*.npz"), *self.folder.glob("memory*.txt")):
+        """Remove those that this run would learn."""
+        own = self.path if self.part is None else self._of_part(self.part[0])
+        for path in (self.path, own):
             path.unlink(missing_ok=True)
+            path.with_suffix(".txt").unlink(missing_ok=True)
 
     def _of_part(self, number: int) -> Path:
         assert self.part is not None
-        return self.folder / f"memory-part-{number}-of-{self.part[1]}.npz"
+        return self.folder / f"part-{number}-of-{self.part[1]}.npz"
 
     def _is_of(self, path: Path, keys: Sequence[str]) -> bool:
         """Whether there is a memory, of these images or more."""
@@ -83,6 +85,7 @@ class Remembered:
 
     def _keep(self, path: Path, memory: ClassMemory, keys: Sequence[str]) -> None:
         with writing(path, "--out"):
+            self.folder.mkdir(exist_ok=True)
             # The list first: a memory without one counts as none.
             write_atomic(path.with_suffix(".txt"), "".join(f"{key}\n" for key in keys).encode())
             memory.save(path)

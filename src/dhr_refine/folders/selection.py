@@ -13,13 +13,13 @@ from torch import Tensor
 
 from ..checks import check_count, describe
 from ..datasets.classes import ClassSet
-from ..datasets.folders import read_mask
 from ..datasets.index import MASKS, FileIndex
 from ..datasets.layouts import find_masks
 from ..errors import UsageError, UserError
+from ..files.masks import read_mask
 from ..files.regular import show_name
 from ..metrics.counts import check_classes
-from .job import read_ids
+from .options import read_ids
 from .outcomes import Outcome, one_line
 
 Folder = str | os.PathLike[str]
@@ -71,7 +71,7 @@ class MaskFolders:
             try:
                 path = index[key]
                 masks[stage] = read_mask(
-                    path, classes=self.classes.num_classes, ignore_index=self.ignore_index
+                    path, num_classes=self.classes.num_classes, ignore_index=self.ignore_index
                 )
             except (UserError, OSError) as error:
                 raise ImageFailed(key, stage, one_line(error)) from error

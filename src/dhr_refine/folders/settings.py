@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..viz.palettes import palette
 from .options import PathLike
 from .outputs import Outputs
-from .sources import Sources
+from .sources import CamBackground, Sources
 
 MOST_LABELS = 256
 """Of an 8-bit mask."""
@@ -61,7 +61,37 @@ class Settings:
         colours = palette(min(self.classes.num_classes, 255)) if self.palette else None
         return Outputs(self.out, colours, probs)
 
-    def read_tags(
+    def sources(
+        self,
+        images: PathLike,
+        *,
+        tags: PathLike | Mapping[str, Sequence[int]] | None,
+        cam_background: CamBackground | None,
+        allow_pickle: bool,
+        cams: PathLike | None = None,
+        masks: PathLike | None = None,
+        uss: PathLike | None = None,
+        wss: PathLike | Sequence[PathLike] = (),
+    ) -> Sources:
+        """The folders that are read; a UsageError if results would be written among what is read."""
+        given = {"images": images, "cams": cams, "masks": masks, "uss": uss}
+        paths = {name: None if path is None else own_path(path) for name, path in given.items()}
+        levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
+        for name, path in paths.items():
+            if path is not None and os.path.realpath(path) == os.path.realpath(self.out):
+                raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
+        return Sources(
+            paths.pop("images") or Path(),
+            **paths,
+            wss=tuple(map(own_path, levels)),
+            tags=self._read_tags(tags, allow_pickle=allow_pickle),
+            classes=self.classes,
+            ignore_index=self.ignore_index,
+            cam_background=cam_background,
+            allow_pickle=allow_pickle,
+        )
+
+    def _read_tags(
         self, tags: PathLike | Mapping[str, Sequence[int]] | None, *, allow_pickle: bool
     ) -> Mapping[str, tuple[int, ...]] | None:
         """Tags by id, from wherever they are; None if none were given."""
@@ -76,21 +106,10 @@ class Settings:
             wrong = [tag for tag in row if not 0 <= tag < foreground]
             if wrong:
                 raise UsageError(
-                    f"tags has the tag {wrong[0]} for {key}, but the foreground classes are 0 to {foreground - 1}: "
-                    "pass the classes of this data set (--classes)"
+                    f"tags has the tag {wrong[0]} for {key}, but the foreground classes are 0 to "
+                    f"{foreground - 1}: pass the classes of this data set (--classes)"
                 )
         return table
-
-    def refuse_inputs(self, sources: Sources) -> None:
-        """Raise a UsageError if results would be written among what is read."""
-        for name in ("images", "cams", "masks", "uss"):
-            folder = getattr(sources, name)
-            if (
-                folder is not None
-                and folder.is_dir()
-                and os.path.realpath(folder) == os.path.realpath(self.out)
-            ):
-                raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
 
 
 def own_path(path: PathLike) -> Path:

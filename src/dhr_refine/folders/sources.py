@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 
 from ..datasets.classes import ClassSet, class_set
-from ..datasets.folders import read_class_cams, read_levels, read_mask, read_safely
+from ..datasets.folders import read_class_cams, read_levels
 from ..datasets.index import ARRAYS, MASKS, FileIndex
 from ..datasets.layouts import find_images, find_masks
 from ..errors import UserError
 from ..files.cams import read_told
+from ..files.contents import read_safely
+from ..files.masks import read_mask
 from ..files.pictures import read_picture
 
 CamBackground = Literal["first", "none"]
@@ -65,7 +67,7 @@ class Sources:
     def mask(self, key: str, size: tuple[int, ...]) -> Tensor:
         """(H, W) int64 base mask."""
         path = self.mask_files[key]
-        known: Any = {"classes": self.classes.num_classes, "ignore_index": self.ignore_index}
+        known: Any = {"num_classes": self.classes.num_classes, "ignore_index": self.ignore_index}
         mask = read_mask(path, **known, allow_pickle=self.allow_pickle)
         if tuple(mask.shape) != size:
             raise UserError(
