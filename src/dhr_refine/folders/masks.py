@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
-from ..datasets.classes import Background, ClassSet, class_set
+from ..datasets.classes import Background, ClassSet
 from ..edges import Boundary
-from ..errors import UsageError, reading, writing
-from ..files.writing import write_atomic
-from ..memory import ClassMemory
 from ..recipe import Recipe
-from .base import BaseTask
 from .dialect import find_dialect
 from .job import Run
 from .learn import ROUNDS
 from .options import PathLike, RunOptions
-from .outputs import Outputs
-from .refine import RefineTask
+from .plans import MaskPlan, plan_masks
 from .remembered import Remembered
 from .report import FolderReport
-from .settings import Settings, arguments_of, own_path
 from .sources import CamBackground
 
-BASE = "base"
-"""Folder beside the masks for the base masks that a run made."""
 MEMORY = "memory"
-"""Folder for the class memory that it learned."""
-RECIPES = {"default": Recipe, "paper": Recipe.paper, "released": Recipe.released}
+"""Folder beside the masks for the class memory that a run learned."""
 
 
 def refine_folder(
@@ -155,78 +146,17 @@ def refine_folder(
     1
     >>> folder.cleanup()
     """
-    run = run or RunOptions()
-    settings = Settings(
-        own_path(out), class_set(classes, background=background), ignore_index, device, palette
-    )
-    settings.check()
-    if (uss is None) == (uss_model is None):
-        raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
-    if wss and wss_model is not None:
-        raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
-    reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
-    sources = settings.sources(images, cams=cams, masks=masks, uss=uss, wss=wss, tags=tags, **reading_options)
-    task = RefineTask(
-        sources,
-        settings.outputs(probs=save_probs),
-        uss_model=uss_model,
-        wss_model=wss_model,
-        tau=tau,
-        reg=reg,
-        boundary=boundary,
-        recipe=RECIPES[recipe]() if isinstance(recipe, str) else recipe,
-        device=device,
-    )
-    base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
-    return _refine(task, base, _Memory(memory, rounds, save_memory), run)
+    return carry_out(plan_masks(**locals()))
 
 
-@dataclass(frozen=True)
-class _Memory:
-    """What the caller wants of a memory."""
-
-    given: PathLike | None
-    rounds: int
-    save: PathLike | None
-
-    @property
-    def is_learned(self) -> bool:
-        return self.given == "auto"
-
-    def check(self, classes: ClassSet) -> None:
-        """Raise before the work if the given memory is none of the data set, or nothing is to be kept."""
-        if self.save is not None and not self.is_learned:
-            raise UsageError("save_memory (--save-memory) keeps what memory='auto' learns: pass both")
-        if self.given is None or self.is_learned:
-            return
-        with reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
-            memory = ClassMemory.load(self.given)
-        if (memory.num_classes, memory.background) != (classes.num_classes, classes.background):
-            raise UsageError(
-                f"{self.given} is a memory of {memory.num_classes} labels with background "
-                f"{memory.background!r}, the classes {classes.name} have {classes.num_classes} and "
-                f"{classes.background!r}: pass the memory of this data set"
-            )
-
-    def keep(self, path: Path) -> None:
-        """Write a copy of what was learned where the caller wants it."""
-        if self.save is not None:
-            with writing(Path(self.save), "--save-memory"):
-                write_atomic(Path(self.save), path.read_bytes())
-
-
-def _refine(task: RefineTask, base: BaseTask, memory: _Memory, run: RunOptions) -> FolderReport:
-    """All passes over the images: base masks, features, memory, refinement."""
-    sources = task.sources
+def carry_out(plan: MaskPlan) -> FolderReport:
+    """All passes over the images: base masks, memory, refinement."""
+    sources, base, memory, run = plan.task.sources, plan.base, plan.memory, plan.run
     memory.check(sources.classes)
     keys = run.choose(lambda: sources.cam_files.keys())
-    out = task.outputs.folder
-    arguments = arguments_of(task) | {"memory": memory.given and str(memory.given), "rounds": memory.rounds}
-    if sources.masks is None:
-        arguments |= {"base_score": base.background, "alpha": base.alpha}
-    with Run("masks", out, arguments, run) as started:
-        remembered = Remembered(out / MEMORY, run.place)
-        started.make_room(keys, (task.outputs, base.outputs), remembered.remove)
+    with Run("masks", plan.out, plan.arguments, run) as started:
+        remembered = Remembered(plan.out / MEMORY, run.place)
+        started.make_room(keys, (plan.task.outputs, base.outputs), remembered.remove)
         dialect = find_dialect(sources, sources.cam_files.keys())
         started.record.extra["cam_background"] = dialect._asdict()
         sources = replace(sources, cam_background=dialect.background)
@@ -239,6 +169,6 @@ def _refine(task: RefineTask, base: BaseTask, memory: _Memory, run: RunOptions) 
             path = remembered.find(sources, keys, run, started.tally, rounds=memory.rounds)
             memory.keep(path)
             keys = started.left(keys)
-        task = replace(task, sources=sources, memory=path)
+        task = replace(plan.task, sources=sources, memory=path)
         started.step(task, keys, device=task.device, what="masks", last=True)
     return started.report()
