@@ -65,6 +65,7 @@ import dhr_refine
 from dhr_refine import ClassMemory, Recipe, viz
 from dhr_refine.commands.arguments import Parser, number, whole
 from dhr_refine.datasets.cache import Cache
+from dhr_refine.datasets.classes import class_set
 from dhr_refine.datasets.index import ARRAYS, IMAGES, MASKS, FileIndex
 from dhr_refine.datasets.items import Item, read_list, select
 from dhr_refine.datasets.tags import read_tags
@@ -239,7 +240,8 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
     tags = None
     if arguments.tags is not None:
         with reading(arguments.tags, "pass a cls_labels.npy"):
-            tags = read_tags(arguments.tags, arguments.classes, allow_pickle=arguments.allow_pickle)
+            classes, allow = class_set(arguments.classes), arguments.allow_pickle
+            tags = read_tags(arguments.tags, classes=classes, allow_pickle=allow).table
     items = select(
         keys,
         images,

@@ -86,6 +86,8 @@ def test_names_of_lists_with_blanks_and_commas(tmp_path):
     assert read_list(path) == ["one[1 0 0 1]", "two[1, 0, 0]", "three[1"]
     path.write_text('one[1, 0].png,x\n"two, ""2""",y\n"three"4,\n')
     assert read_list(path) == ["one[1, 0]", 'two, "2"', '"three"4']
+    path.write_text('"x/a;b,c" 1,2;3\nd,e 0\n')
+    assert read_list(path) == ["a;b,c", "d,e"]
     path.write_text("id\n")
     assert read_list(path) == []
     path.write_text("image\nname\n")

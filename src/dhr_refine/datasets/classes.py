@@ -30,6 +30,11 @@ class ClassSet:
         """Number of labels, the background's included."""
         return len(self.names)
 
+    @property
+    def foreground(self) -> tuple[str, ...]:
+        """Names of the classes that tags can have, in the order of the tags."""
+        return {"first": self.names[1:], "last": self.names[:-1], "none": self.names}[self.background]
+
 
 def class_set(classes: str | int | ClassSet, *, background: Background | None = None) -> ClassSet:
     """The labels of a data set, by its name or their number.

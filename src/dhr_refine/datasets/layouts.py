@@ -52,6 +52,19 @@ def find_masks(path: Path, suffixes: Sequence[str] = (".png",)) -> FileIndex:
     return _find(path, (suffixes[:1], suffixes), TARGETS, _MASK_FOLDERS, "mask")
 
 
+def find_annotations(path: Path) -> FileIndex | None:
+    """The XML annotations of a data set, None if it has none.
+
+    Parameters
+    ----------
+    path : their folder, or a data set that has one: PASCAL VOC (``Annotations``) or DHR (``xml``)
+    """
+    for folder in (path, path / "Annotations", path / "xml"):
+        if folder.is_dir() and len(index := FileIndex(folder, (".xml",))):
+            return index
+    return None
+
+
 def _find(
     path: Path, preferences: Sequence[Sequence[str]], first: Sequence[str], then: Sequence[str], what: str
 ) -> FileIndex:

@@ -11,6 +11,8 @@ from .texts import check_key, read_text
 
 # Brackets hold together, because names of files carry tags in them: patch[1, 0, 0, 1].png.
 _WORD = re.compile(r'"([^"]*)"|((?:\[[^\[\]]*\]|\S)+)')
+_HELD = re.compile(r'"[^"]*"|\[[^\[\]]*\]')
+_AFTER_FIRST = re.compile(r"[^\s,;]*(?:\s*([,;])|\s)")
 _FIELDS = {
     comma: re.compile(rf'\s*(?:"((?:[^"]|"")*)"\s*|((?:\[[^\[\]]*\]|[^{comma}])*))({comma}|$)')
     for comma in ",;"
@@ -46,7 +48,7 @@ def read_rows(path: Path, fix: str) -> Rows:
     lines = [line for line in lines if line and not line.startswith("#")]
     if not lines:
         return Rows([], [], False)
-    comma = next((comma for comma in ",;" if len(_split(lines[0], comma)) > 1), None)
+    comma = next(filter(None, map(_separator, lines)), " ").strip() or None
     rows = [_split(line, comma) for line in lines]
     titles = [title.lower() for title in rows[0]]
     known = _TITLES if comma is None else _TITLES_OF_TABLES
@@ -61,9 +63,15 @@ def read_rows(path: Path, fix: str) -> Rows:
     others = [
         [word for column, word in enumerate(row) if column != place and column not in unnamed] for row in rows
     ]
-    keys = [_id_of(row[place] if place < len(row) else "", path) for row in rows]
+    keys = [id_of(row[place] if place < len(row) else "", path) for row in rows]
     titles = [title for column, title in enumerate(titles) if column != place and column not in unnamed]
     return Rows(titles, [*zip(keys, others)], comma is not None)
+
+
+def _separator(line: str) -> str | None:
+    """What stands after the first word of a line: a comma, a semicolon, or a blank; None if nothing does."""
+    match = _AFTER_FIRST.match(_HELD.sub("x", line))
+    return match and (match[1] or " ")
 
 
 def _split(line: str, comma: str | None) -> list[str]:
@@ -80,7 +88,7 @@ def _split(line: str, comma: str | None) -> list[str]:
     return fields
 
 
-def _id_of(name: str, path: Path) -> str:
-    """The id of an image that a text names in any way."""
+def id_of(name: str, path: Path) -> str:
+    """The id of an image that a file names in any way: by its id, or by its file's name or path."""
     file = PurePosixPath(name.replace("\\", "/"))
     return check_key(file.stem if file.suffix.lower() in IMAGES else file.name, path)

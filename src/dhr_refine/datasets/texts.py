@@ -13,34 +13,35 @@ _MOST = 2**28
 _BOMS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
-def read_bytes(path: Path, fix: str) -> bytes:
-    """The content of a regular file of at most 256 MiB; the errors are those of :func:`read_text`."""
+def read_bytes(path: Path, fix: str, *, most: int = _MOST) -> bytes:
+    """The content of a regular file of so many bytes at most; the errors are those of :func:`read_text`."""
     try:
         with open_regular(path) as file:
-            data = file.read(_MOST + 1)
+            data = file.read(most + 1)
     except NotRegularError as error:
         raise UserError(f"{error}: {fix}") from error
     except OSError as error:
         raise UserError(f"{show_name(path)} cannot be read ({error.strerror}): {fix}") from error
-    if len(data) > _MOST:
-        raise UserError(f"{show_name(path)} has more than {_MOST} bytes: {fix}")
+    if len(data) > most:
+        raise UserError(f"{show_name(path)} has more than {most} bytes: {fix}")
     return data
 
 
-def read_text(path: Path, fix: str) -> str:
+def read_text(path: Path, fix: str, *, most: int = _MOST) -> str:
     """A text in UTF-8, or in UTF-16 if it says so in its first bytes, as texts of Windows do.
 
     Parameters
     ----------
     path : path of the file
     fix : what to do about a file that is none, the end of the message
+    most : bytes that the file may have
 
     Raises
     ------
     UserError
         The file cannot be opened, or is no text, or very large, or a pipe or device.
     """
-    data = read_bytes(path, fix)
+    data = read_bytes(path, fix, most=most)
     kind = next((kind for bom, kind in _BOMS.items() if data.startswith(bom)), "utf-8")
     try:
         text = data.decode(kind)

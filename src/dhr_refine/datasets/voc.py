@@ -10,14 +10,12 @@ from typing import Any
 
 from ..errors import UserError
 from ..files.limits import shorten
+from .classes import SETS
 from .items import read_list
 from .layouts import TARGETS
 from .texts import check_key, read_bytes, read_text
 
-CLASSES: Sequence[str] = """
-    aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person
-    pottedplant sheep sofa train tvmonitor
-""".split()  # noqa: SIM905
+CLASSES = SETS["voc"][1]
 """Names of the 20 foreground classes, in the order of their labels."""
 _SPLITS = "ImageSets/Segmentation"
 
@@ -88,7 +86,7 @@ def voc_tags(root: Path, split: str) -> dict[str, tuple[int, ...]]:
     return {key: read_xml_tags(root / "Annotations" / f"{key}.xml") for key in read_list(listed)}
 
 
-def read_xml_tags(path: Path) -> tuple[int, ...]:
+def read_xml_tags(path: Path, classes: Sequence[str] = CLASSES) -> tuple[int, ...]:
     """The classes of the objects that a VOC annotation names; where they are stays unread."""
     parser = ElementTree.XMLParser(target=_WithoutTypes())
     try:
@@ -97,9 +95,10 @@ def read_xml_tags(path: Path) -> tuple[int, ...]:
     except (ElementTree.ParseError, ValueError, LookupError) as error:
         raise UserError(f"{path} is no annotation of VOC ({error}): replace it") from error
     names = {str(item.findtext("name")).strip() for item in objects}
-    if unknown := sorted(names - set(CLASSES)):
-        raise UserError(f"{path} names the class {shorten(repr(unknown[0]))}: VOC's are {', '.join(CLASSES)}")
-    return tuple(sorted(CLASSES.index(name) for name in names))
+    if unknown := sorted(names - set(classes)):
+        known = f"{'VOC' if classes is CLASSES else 'the data set'}'s are {', '.join(classes)}"
+        raise UserError(f"{path} names the class {shorten(repr(unknown[0]))}: {known}")
+    return tuple(sorted(classes.index(name) for name in names))
 
 
 class _WithoutTypes(ElementTree.TreeBuilder):

@@ -97,11 +97,12 @@ class Settings:
         """Tags by id, from wherever they are; None if none were given."""
         if tags is None:
             return None
-        foreground = self.classes.num_classes - (self.classes.background != "none")
+        foreground = len(self.classes.foreground)
         if isinstance(tags, Mapping):
             table = {str(key): tuple(map(int, row)) for key, row in tags.items()}
         else:
-            table = read_tags(Path(tags), self.classes.num_classes, allow_pickle=allow_pickle)
+            options: Any = {"ignore_index": self.ignore_index, "allow_pickle": allow_pickle}
+            table = read_tags(Path(tags), classes=self.classes, **options).table
         for key, row in table.items():
             wrong = [tag for tag in row if not 0 <= tag < foreground]
             if wrong:
