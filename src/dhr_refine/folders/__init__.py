@@ -4,8 +4,11 @@
 by how many processes. Below them: ``sources.py`` reads the files of an image and ``dialect.py`` finds out how
 CAM files count; ``base.py``, ``refine.py`` and ``learn.py`` are the work on an image; ``outputs.py`` writes
 its files. ``worker.py`` does that work on some images and ``pool.py`` calls it in several processes;
-``job.py`` is a whole run, with its ``record.py``, ``progress.py`` and ``report.py``. ``evaluate.py`` compares
-masks with ground truth.
+``job.py`` is a whole run, with its ``record.py``, ``progress.py`` and ``report.py``.
+
+``evaluate.py`` compares masks with ground truth, ``scores.py`` says what came of it; ``show.py`` writes a page
+to look at, of images that ``ranking.py`` picks: ``cards.py`` is what it says of each, ``page.py`` the page
+around them. ``selection.py`` and ``tables.py`` serve both.
 """
 
 from .boundaries import crf_folder
@@ -15,6 +18,7 @@ from .options import RunOptions
 from .outcomes import Outcome
 from .report import FolderReport
 from .scores import Change, FolderScores
+from .show import ShownFolder, show_folder
 
 __all__ = [
     "Change",
@@ -22,7 +26,9 @@ __all__ = [
     "FolderScores",
     "Outcome",
     "RunOptions",
+    "ShownFolder",
     "crf_folder",
     "evaluate_folder",
     "refine_folder",
+    "show_folder",
 ]

@@ -58,8 +58,13 @@ class MaskFolders:
             files = {stage: find_masks(path, MASKS) for stage, path in self.folders.items()}
         object.__setattr__(self, "files", files)
 
-    def read(self, key: str) -> dict[str, Tensor]:
+    def read(self, key: str, stages: Sequence[str] | None = None) -> dict[str, Tensor]:
         """The masks of an image by their stages, all (H, W) int64 of one size.
+
+        Parameters
+        ----------
+        key : id of the image
+        stages : the folders to read, default: all
 
         Raises
         ------
@@ -67,9 +72,9 @@ class MaskFolders:
             A mask is missing, damaged or has another size than the first.
         """
         masks: dict[str, Tensor] = {}
-        for stage, index in self.files.items():
+        for stage in self.files if stages is None else stages:
             try:
-                path = index[key]
+                path = self.files[stage][key]
                 masks[stage] = read_mask(
                     path, num_classes=self.classes.num_classes, ignore_index=self.ignore_index
                 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,23 +80,21 @@ class Settings:
         for name, path in paths.items():
             if path is not None and os.path.realpath(path) == os.path.realpath(self.out):
                 raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
-        return Sources(
+        sources = Sources(
             paths.pop("images") or Path(),
             **paths,
             wss=tuple(map(own_path, levels)),
-            tags=self._read_tags(tags, allow_pickle=allow_pickle),
             classes=self.classes,
             ignore_index=self.ignore_index,
             cam_background=cam_background,
             allow_pickle=allow_pickle,
         )
+        return sources if tags is None else replace(sources, tags=self._read_tags(tags, sources))
 
     def _read_tags(
-        self, tags: PathLike | Mapping[str, Sequence[int]] | None, *, allow_pickle: bool
-    ) -> Mapping[str, tuple[int, ...]] | None:
-        """Tags by id, from wherever they are; None if none were given."""
-        if tags is None:
-            return None
+        self, tags: PathLike | Mapping[str, Sequence[int]], sources: Sources
+    ) -> Mapping[str, tuple[int, ...]]:
+        """Tags by id, from wherever they are."""
         foreground = len(self.classes.foreground)
         if isinstance(tags, Mapping):
             table = {str(key): tuple(map(int, row)) for key, row in tags.items()}
