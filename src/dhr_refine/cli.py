@@ -11,7 +11,14 @@ from .commands.arguments import Parser
 from .errors import run_command
 
 # The module of each verb in ``commands``, in the order of a job.
-_VERBS = {"masks": "masks", "crf": "crf", "eval": "evaluate", "tags": "tags", "demo": "demo"}
+_VERBS = {
+    "masks": "masks",
+    "crf": "crf",
+    "eval": "evaluate",
+    "show": "show",
+    "tags": "tags",
+    "demo": "demo",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -70,7 +70,7 @@ def test_options_reach_the_reader(tmp_path, capsys):
         (["cls_labels.npy", "--out", "t.csv", "--classes", "pets"], 2, "--classes is 'pets': pass one of"),
         (["cls_labels.npy", "--out", "none/t.csv"], 2, "--out none/t.csv is no place for a file"),
         (["cls_labels.npy", "--out", "."], 2, "--out . is no place for a file"),
-        (["cls_labels.npy", "--out", "t.csv", "--list", "list.txt"], 1, "no tags of 2 of the 3 images of --list"),
+        (["cls_labels.npy", "--out", "t.csv", "--list", "list.txt"], 1, "no tags of 2 of the 3 images of --list"),  # noqa: E501
         (["counter.npy", "--out", "t.csv"], 1, "counter.npy cannot be read"),
         (["masks", "--out", "t.csv", "--background", "last"], 1, "last label: pass --classes N"),
     ],

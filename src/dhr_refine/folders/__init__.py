@@ -6,9 +6,9 @@ CAM files count; ``base.py``, ``refine.py`` and ``learn.py`` are the work on an 
 its files. ``worker.py`` does that work on some images and ``pool.py`` calls it in several processes;
 ``job.py`` is a whole run, with its ``record.py``, ``progress.py`` and ``report.py``.
 
-``evaluate.py`` compares masks with ground truth, ``scores.py`` says what came of it; ``show.py`` writes a page
-to look at, of images that ``ranking.py`` picks: ``cards.py`` is what it says of each, ``page.py`` the page
-around them. ``selection.py`` and ``tables.py`` serve both.
+``evaluate.py`` compares masks with ground truth, ``scores.py`` says what came of it; ``show.py`` writes a
+page to look at, of images that ``ranking.py`` picks: ``cards.py`` is what it says of each, ``page.py`` the
+page around them. ``selection.py`` and ``tables.py`` serve both.
 """
 
 from .boundaries import crf_folder

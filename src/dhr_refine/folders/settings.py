@@ -74,15 +74,17 @@ class Settings:
         wss: PathLike | Sequence[PathLike] = (),
     ) -> Sources:
         """The folders that are read; a UsageError if results would be written among what is read."""
-        given = {"images": images, "cams": cams, "masks": masks, "uss": uss}
-        paths = {name: None if path is None else own_path(path) for name, path in given.items()}
+        given = {"cams": cams, "masks": masks, "uss": uss}
+        paths = {name: own_path(path) for name, path in given.items() if path is not None}
         levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
-        for name, path in paths.items():
-            if path is not None and os.path.realpath(path) == os.path.realpath(self.out):
+        for name, path in {"images": own_path(images), **paths}.items():
+            if os.path.realpath(path) == os.path.realpath(self.out):
                 raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
         sources = Sources(
-            paths.pop("images") or Path(),
-            **paths,
+            own_path(images),
+            cams=paths.get("cams"),
+            masks=paths.get("masks"),
+            uss=paths.get("uss"),
             wss=tuple(map(own_path, levels)),
             classes=self.classes,
             ignore_index=self.ignore_index,
@@ -100,7 +102,9 @@ class Settings:
             table = {str(key): tuple(map(int, row)) for key, row in tags.items()}
         else:
             options: Any = {"ignore_index": self.ignore_index, "allow_pickle": allow_pickle}
-            table = read_tags(Path(tags), classes=self.classes, **options).table
+            options: Any = {"classes": self.classes, "ignore_index": self.ignore_index}
+            keys = sources.image_files.keys()
+            table = read_tags(Path(tags), keys=keys, allow_pickle=sources.allow_pickle, **options).table
         for key, row in table.items():
             wrong = [tag for tag in row if not 0 <= tag < foreground]
             if wrong:
