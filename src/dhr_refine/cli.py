@@ -12,6 +12,7 @@ from .errors import run_command
 
 # The module of each verb in ``commands``, in the order of a job.
 _VERBS = {
+    "check": "check",
     "masks": "masks",
     "crf": "crf",
     "eval": "evaluate",

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+__all__ = ["Unfinished", "UsageError", "UserError"]
+
 
 class UserError(RuntimeError):
     """Something that the user of a command can put right; the text says what is wrong and what to do."""

@@ -99,10 +99,10 @@ def add_run(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_files(parser: argparse.ArgumentParser) -> None:
+def add_files(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """What is written beside the masks, and what may be read."""
     files = parser.add_argument_group("files")
-    files.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    files.add_argument("--out", type=Path, required=required, metavar="DIR", help="folder for the results")
     files.add_argument("--palette", action="store_true", help="also copies in colour, in OUT/colour")
     files.add_argument("--save-probs", action="store_true", help="also the probabilities, in OUT/probs")
     files.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from .arguments import number, whole
 from .cam_options import BOUNDARIES, add_cams, add_reading, base_options
@@ -17,11 +18,11 @@ DESCRIPTION = (
 )
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Tell a parser the options."""
-    add_inputs(parser)
+def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """Tell a parser the options; ``dhr-refine check`` has the same, and may do without ``--out``."""
+    _add_inputs(parser)
     add_choice(parser)
-    add_files(parser)
+    add_files(parser, required=required)
     add_run(parser)
     parser.add_argument(
         "--wait",
@@ -32,8 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_inputs(parser: argparse.ArgumentParser) -> None:
-    """What is refined, and how; ``dhr-refine check`` takes the same."""
+def _add_inputs(parser: argparse.ArgumentParser) -> None:
+    """What is refined, and how."""
     parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or a data set's")
     add_cams(parser, required=True)
     parser.add_argument(
@@ -70,10 +71,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Refine the masks; 3 if some images failed."""
     from ..folders import refine_folder
 
-    report = refine_folder(
-        arguments.images,
+    return tell(refine_folder(arguments.images, out=arguments.out, **options_of(arguments)))
+
+
+def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
+    """What the functions of ``folders`` are told, but for images and the folder of the results."""
+    return dict(
         cams=arguments.cams,
-        out=arguments.out,
         masks=arguments.masks,
         uss=arguments.uss,
         uss_model=arguments.uss_model,
@@ -97,4 +101,3 @@ def run(arguments: argparse.Namespace) -> int:
         run=run_options(arguments),
         **base_options(arguments),
     )
-    return tell(report)

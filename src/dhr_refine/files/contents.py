@@ -32,10 +32,9 @@ def read_safely(path: Path, read: Callable[[], Any]) -> Any:
     except OSError:
         raise
     except Exception as error:  # a damaged file can fail in any way
-        raise UserError(
-            f"{path} cannot be read ({error}); allow_pickle=True is --allow-pickle, background= is "
-            "--cam-background"
-        ) from error
+        hint = "background= is --cam-background" if "background=" in str(error) else ""
+        hint = hint or "allow_pickle=True is --allow-pickle"
+        raise UserError(f"{path} cannot be read ({error}); {hint}") from error
 
 
 def read_numbers(content: Any, path: Path) -> Tensor:

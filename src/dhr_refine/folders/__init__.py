@@ -1,6 +1,7 @@
 """Whole folders: from files of images, CAMs and features to files of masks, and to figures about them.
 
-``masks.py`` refines a folder, ``boundaries.py`` its edges alone; ``options.py`` says which images of it and
+``masks.py`` refines a folder, ``boundaries.py`` its edges alone, ``check.py``
+says what would go wrong; ``options.py`` says which images of it and
 by how many processes. Below them: ``sources.py`` reads the files of an image and ``dialect.py`` finds out how
 CAM files count; ``base.py``, ``refine.py`` and ``learn.py`` are the work on an image; ``outputs.py`` writes
 its files. ``worker.py`` does that work on some images and ``pool.py`` calls it in several processes;
@@ -12,6 +13,7 @@ page around them. ``selection.py`` and ``tables.py`` serve both.
 """
 
 from .boundaries import crf_folder
+from .check import CheckReport, check_folder
 from .evaluate import evaluate_folder
 from .masks import refine_folder
 from .options import RunOptions
@@ -22,11 +24,13 @@ from .show import ShownFolder, show_folder
 
 __all__ = [
     "Change",
+    "CheckReport",
     "FolderReport",
     "FolderScores",
     "Outcome",
     "RunOptions",
     "ShownFolder",
+    "check_folder",
     "crf_folder",
     "evaluate_folder",
     "refine_folder",

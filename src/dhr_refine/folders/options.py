@@ -23,7 +23,7 @@ class RunOptions:
 
     Nothing of it changes a result, so that runs into the same folder may differ in it.
 
-    Parameters
+    Attributes
     ----------
     ids : sequence of str, str or path, optional
         These images alone: ids, a text with commas, or a file with an id at the start of each line.

@@ -48,7 +48,7 @@ class Record:
     ):
         """Look at what is there, and make the folder."""
         self.out, self.part = out, part
-        self.made_by: dict[str, Any] = json.loads(json.dumps({"verb": verb, "arguments": dict(arguments)}))
+        self.made_by = made_by(verb, arguments)
         with writing(out, "--out"):
             out.mkdir(parents=True, exist_ok=True)
             if not os.access(out, os.W_OK):
@@ -80,20 +80,18 @@ class Record:
         UsageError
             It holds others and ``overwrite`` is False.
         """
-        for path in sorted(self.out.glob(f"{NAME.removesuffix('.json')}*.json")):
-            differing = differences(self._read(path), self.made_by)
-            if differing and not overwrite:
-                raise UsageError(
-                    f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name "
-                    "another folder with --out, or make them anew with --overwrite"
-                )
-            if differing:
-                return False
-        return True
+        differing = _all_differences(self.out, self.made_by)
+        if differing and not overwrite:
+            raise UsageError(
+                f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name another "
+                "folder with --out, or make them anew with --overwrite"
+            )
+        return not differing
 
-    def earlier(self) -> dict[str, Any]:
-        """What the file of this run says by now; empty if there is none."""
-        return self._read(self.path) if self.path.is_file() else {}
+    @staticmethod
+    def read_differences(out: Path, verb: str, arguments: Mapping[str, Any]) -> list[str]:
+        """What differs between runs into a folder and one of these arguments, in words."""
+        return _all_differences(out, made_by(verb, arguments))
 
     def save(
         self, status: str, *, counts: Mapping[str, int], failed: Sequence[Outcome], seconds: float
@@ -122,18 +120,6 @@ class Record:
             else:
                 self.failed_path.unlink(missing_ok=True)
 
-    def _read(self, path: Path) -> dict[str, Any]:
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-            if not isinstance(content, dict) or not isinstance(content.get("arguments"), dict):
-                raise ValueError("it has no arguments")
-        except (OSError, ValueError, RecursionError) as error:
-            raise UserError(
-                f"{show_name(path)} cannot be read ({reason(error)}): remove it, and the masks beside it if "
-                "they may be of other arguments"
-            ) from error
-        return content
-
     def _remove_parts(self) -> None:
         """Remove what runs that were killed have left half-written: nobody writes a file for an hour."""
         for folder in (self.out, *(path for path in self.out.iterdir() if path.is_dir())):
@@ -141,6 +127,30 @@ class Record:
                 with suppress(OSError):
                     if time.time() - path.stat().st_mtime > _STALE:
                         path.unlink()
+
+
+def made_by(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """What results depend on, as it comes back from JSON."""
+    return json.loads(json.dumps({"verb": verb, "arguments": dict(arguments)}))
+
+
+def _all_differences(out: Path, own: Mapping[str, Any]) -> list[str]:
+    """What differs from the first run of other arguments that a folder has results of."""
+    paths = sorted(out.glob(f"{NAME.removesuffix('.json')}*.json"))
+    return next((found for path in paths if (found := differences(_read(path), own))), [])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or not isinstance(content.get("arguments"), dict):
+            raise ValueError("it has no arguments")
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{show_name(path)} cannot be read ({reason(error)}): remove it, and the masks beside it if "
+            "they may be of other arguments"
+        ) from error
+    return content
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:

@@ -52,7 +52,7 @@ class FolderReport:
 
     def details(self) -> list[str]:
         """Warnings and the first failures, a line each."""
-        lines = [f"note, {_images(count)}: {note}" for note, count in self.notes.items()]
+        lines = [f"note, {images_of(count)}: {note}" for note, count in self.notes.items()]
         lines += [f"failed: {one.key} ({one.stage}): {one.message}" for one in self.failed[:_SHOWN]]
         if self.failed:
             more = len(self.failed) - _SHOWN
@@ -84,5 +84,6 @@ def _duration(seconds: float) -> str:
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
 
 
-def _images(count: int) -> str:
+def images_of(count: int) -> str:
+    """A number of images in words."""
     return f"{count:,} image" + "s" * (count != 1)

@@ -101,7 +101,6 @@ class Settings:
         if isinstance(tags, Mapping):
             table = {str(key): tuple(map(int, row)) for key, row in tags.items()}
         else:
-            options: Any = {"ignore_index": self.ignore_index, "allow_pickle": allow_pickle}
             options: Any = {"classes": self.classes, "ignore_index": self.ignore_index}
             keys = sources.image_files.keys()
             table = read_tags(Path(tags), keys=keys, allow_pickle=sources.allow_pickle, **options).table

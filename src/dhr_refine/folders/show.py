@@ -7,13 +7,13 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from .. import __version__
 from ..checks import check_choice, check_count, check_range
 from ..datasets.classes import Background, ClassSet, class_set
 from ..datasets.layouts import find_images
 from ..errors import writing
 from ..files.regular import show_name
 from ..files.writing import write_atomic
+from ..version import __version__
 from .cards import MOST_CLASSES, Card, Colours, make_card
 from .outcomes import Outcome
 from .page import Page, render
