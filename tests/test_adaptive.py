@@ -9,6 +9,7 @@ import torch
 from photos import photo, scores
 
 from dhr_refine import pamr, par
+from dhr_refine.adaptive import weights
 
 TOOLS = pytest.mark.parametrize("tool", [pamr, par])
 
@@ -33,3 +34,14 @@ def test_inputs_stay_untouched(tool, iterations):
     assert torch.equal(image, before[0])
     assert torch.equal(probs.detach(), before[1])
     assert torch.equal(result, tool(image.contiguous(), probs.detach().contiguous(), iterations=iterations))
+
+
+@TOOLS
+def test_parts_of_the_softmax_change_no_digit(tool, monkeypatch):
+    image, probs = photo("coffee", 131, 257), scores(2, 131, 257)  # more than two parts and a rest
+    results = []
+    for pixels in (2**13, 2**10, 2**20):
+        monkeypatch.setattr(weights, "_PIXELS", pixels)
+        results.append(tool(image, probs, iterations=2))
+    assert torch.equal(results[0], results[1])
+    assert torch.equal(results[0], results[2])

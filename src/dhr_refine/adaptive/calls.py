@@ -197,9 +197,7 @@ def par(
     near = [position * weight for weight in position_weights(steps, colour)]
 
     def weigh(part: Tensor, clipped: tuple[int, ...]) -> Tensor:
-        weights = par_weights(part, clipped, colour)
-        weights += weights.new_tensor(near)[:, None, None]
-        return weights
+        return par_weights(part, clipped, colour, near)
 
     size = max(1, int(height * scale)), max(1, int(width * scale))
     return average(pair, pair.images.detach(), weigh, dilations=steps, iterations=iterations, size=size)

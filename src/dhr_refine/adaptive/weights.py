@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -9,6 +11,11 @@ from torch import Tensor
 from .averaging import DIRECTIONS, neighbours, pad
 
 _EPSILON = 1e-8
+# The exponential of less is next to nothing, but takes a CPU 36 times as long where float32 is denormal.
+_LEAST = -80.0
+# Pixels that the softmax works on at a time: what lies between stays in a core's cache. A power of two, so
+# that vectors of a sum begin at the same pixels as over all of them, and add up in the same order.
+_PIXELS = 2**13
 
 
 def pamr_weights(images: Tensor, dilations: tuple[int, ...]) -> Tensor:
@@ -27,11 +34,15 @@ def pamr_weights(images: Tensor, dilations: tuple[int, ...]) -> Tensor:
     weights = _planes(images, dilations)
     for index, view in enumerate(neighbours(padded, dilations, images.shape[-2:])):
         torch.sum((view - images).abs_().mul_(scale), dim=1, out=weights[:, index])
-    return _softmax_(weights)
+    for part in _parts(weights):
+        part -= part.amax(dim=1, keepdim=True)
+        part.exp_()
+        part /= part.sum(dim=1, keepdim=True)
+    return weights
 
 
-def par_weights(images: Tensor, dilations: tuple[int, ...], colour: float) -> Tensor:
-    """Colour weights of PAR, (B, 8 * len(dilations), H, W), summing to 1 over the neighbours.
+def par_weights(images: Tensor, dilations: tuple[int, ...], colour: float, near: Sequence[float]) -> Tensor:
+    """Weights of PAR, (B, 8 * len(dilations), H, W): those of colours, which sum to 1, and ``near``.
 
     In ``(I_p - I_n)^2 = (I_n - m)(I_n + m - 2 I_p) + (I_p - m)^2`` with the neighbours' mean m the last term
     is the same for all neighbours and drops out of the softmax. The rest loses no digits where the pixel
@@ -48,14 +59,21 @@ def par_weights(images: Tensor, dilations: tuple[int, ...], colour: float) -> Te
     for view in neighbours(padded, dilations, images.shape[-2:]):
         torch.sub(view, mean, out=difference)
         squares.addcmul_(difference, difference)
-    scale = squares.div_(count - 1).sqrt_().add_(_EPSILON).mul_(colour).reciprocal_()
+    scale = squares.div_(count - 1).sqrt_().add_(_EPSILON).mul_(colour)
+    scale.pow_(-2).div_(-3)  # of squares; -3: mean over RGB, negated
     shift = (mean - images).mul_(scale).mul_(2)
     weights = _planes(images, dilations)
     for index, view in enumerate(neighbours(padded, dilations, images.shape[-2:])):
-        torch.sub(view, mean, out=difference).mul_(scale)
-        torch.add(difference, shift, out=other).mul_(difference)
+        torch.sub(view, mean, out=difference)
+        torch.addcmul(shift, difference, scale, out=other).mul_(difference)
         torch.sum(other, dim=1, out=weights[:, index])
-    return _softmax_(weights.div_(-3))  # the mean over RGB, negated
+    added = weights.new_tensor(near)[:, None]
+    for part in _parts(weights):
+        part -= part.amax(dim=1, keepdim=True)
+        part.clamp_(min=_LEAST).exp_()
+        part /= part.sum(dim=1, keepdim=True)
+        part += added
+    return weights
 
 
 def position_weights(dilations: tuple[int, ...], colour: float) -> list[float]:
@@ -71,12 +89,13 @@ def position_weights(dilations: tuple[int, ...], colour: float) -> list[float]:
 
 def _planes(images: Tensor, dilations: tuple[int, ...]) -> Tensor:
     batch, _, height, width = images.shape
-    return images.new_empty((batch, 8 * len(dilations), height, width))
+    shape = (batch, 8 * len(dilations), height, width)
+    if images.device.type == "cpu":
+        return torch.from_numpy(np.empty(shape, np.float32))  # NumPy asks the system for large pages
+    return images.new_empty(shape)
 
 
-def _softmax_(weights: Tensor) -> Tensor:
-    """Softmax over the neighbours in place, plane by plane."""
-    weights -= weights.amax(dim=1, keepdim=True)
-    weights.exp_()
-    weights /= weights.sum(dim=1, keepdim=True)
-    return weights
+def _parts(weights: Tensor) -> tuple[Tensor, ...]:
+    """Views of some pixels in all planes, (B, planes, n); an accelerator takes all pixels together."""
+    flat = weights.flatten(2)
+    return flat.split(_PIXELS, dim=2) if weights.device.type == "cpu" else (flat,)
