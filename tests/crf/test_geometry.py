@@ -104,3 +104,28 @@ def test_many_images_on_the_finest_lattice():
     images = torch.zeros(11, 3, 512, 512, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"2\*\*60 cells is too fine for a batch of 11 images: pass larger"):
         DenseCRFLattice(images, sxy=0.1, srgb=0.1, backend="torch")
+
+
+@pytest.mark.parametrize(
+    ("shape", "fix"),
+    [
+        ((3, 20, 31), "images - images.amin((-2, -1), keepdim=True)"),
+        ((2, 3, 20, 31), "images - images.amin((-2, -1), keepdim=True)"),
+        ((2, 1, 4, 9, 13), "images - images.amin((-3, -2, -1), keepdim=True)"),
+    ],
+)
+@pytest.mark.parametrize("offset", [1e9, -1e9])
+def test_images_far_from_zero_are_told_to_come_there(backend, shape, fix, offset):
+    generator = torch.Generator().manual_seed(0)
+    images = offset + 255 * torch.rand(shape, dtype=torch.float64, generator=generator)
+    axis = len(shape) > 3
+    probs = torch.rand((*shape[:axis], 2, *shape[1 + axis :]), generator=generator)
+    options = {"sxy": 20, "srgb": 13, "backend": backend}
+    message = re.escape(f"pass {fix}, they lie far from 0 and only differences count")
+    with pytest.raises(ValueError, match=message):
+        dense_crf(images, probs, **options)
+    moved = eval(fix)
+    assert 0 < moved.max() < 256
+    assert dense_crf(moved, probs, **options).isfinite().all()
+    with pytest.raises(ValueError, match=r"pass larger ones, e\.g\. sxy=2000 and srgb="):
+        dense_crf(images, probs, **options | {"sxy": 2000, "srgb": 1e-17})

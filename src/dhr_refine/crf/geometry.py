@@ -307,7 +307,15 @@ def _mend(
     deviations: dict[str, tuple[float, ...]],
     rows_first: bool,
 ) -> str:
-    """What makes a lattice which fits: the deviations smallest for their features are doubled until then."""
+    """What makes a lattice which fits: colours counted from 0, where that is enough.
+
+    Else the deviations smallest for their features are doubled until then.
+    """
+    spans = [(0.0, high - low) for low, high in extents]
+    if "srgb" in deviations and _fits(*_enclose(values, spans, _scales(deviations))[:2]):
+        axes = ", ".join(map(str, range(-len(deviations["sxy"]), 0)))
+        least = f"images.amin(({axes}), keepdim=True)"
+        return f"images - {least}, they lie far from 0 and only differences count"
     lengths = [float(len(value)) for value in values]
     lengths += [max(high, 0.0) - min(low, 0.0) for low, high in extents]
     larger = {name: tuple(max(one, _LEAST) for one in own) for name, own in deviations.items()}
