@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -205,6 +207,15 @@ def test_the_fix_for_features_too_far_from_zero_works(dimension, offset):
     with pytest.raises(ValueError, match="they lie far from 0, subtract the mean of each"):
         PermutohedralLattice(features)
     PermutohedralLattice(features - features.mean(-1, keepdim=True))
+
+
+@pytest.mark.parametrize(("shape", "form"), [((5, 64, 30), "(B, d, N)"), ((3, 40, 6, 7), "(B, d, H, W)")])
+def test_features_without_their_batch_axis(shape, form):
+    features = torch.rand(shape)
+    words = f"pass fewer features; the shape {shape} was read as {form}: if the first axis is that of the"
+    with pytest.raises(ValueError, match=re.escape(words)):
+        PermutohedralLattice(features)
+    assert PermutohedralLattice(features[None]).shape == (1, *shape)
 
 
 def test_the_fix_for_features_that_are_too_fine_works():

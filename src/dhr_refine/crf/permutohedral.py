@@ -24,7 +24,8 @@ from .geometry import feature_geometry
 from .images import read_channels
 from .terms import NORMALIZATIONS, Normalization
 
-_SHAPE = "(B, d, N), (B, d, H, W) or (B, d, D, H, W)"
+_SHAPES = ("(B, d, N)", "(B, d, H, W)", "(B, d, D, H, W)")
+_SHAPE = f"{_SHAPES[0]}, {_SHAPES[1]} or {_SHAPES[2]}"
 
 
 class PermutohedralLattice:
@@ -107,7 +108,15 @@ class PermutohedralLattice:
         """The kernels of all batch entries."""
         flat = features.flatten(2, -2) if features.ndim > 3 else features[:, :, None]
         pixels = read_channels(flat, "features")
-        geometry = feature_geometry(pixels.extents)
+        try:
+            geometry = feature_geometry(pixels.extents)
+        except ValueError as error:
+            if features.ndim > 4 or len(features) == 1:
+                raise
+            raise ValueError(
+                f"{error}; the shape {(*features.shape,)} was read as {_SHAPES[features.ndim - 3]}: if the "
+                "first axis is that of the features, pass features[None]"
+            ) from None
         module = implementation(self.backend)
         if self.backend == "numba":
             return module.build_features(geometry, pixels.values.numpy(), torch.get_num_threads())
