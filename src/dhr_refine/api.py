@@ -12,7 +12,7 @@ from .pooling import ClassCentroids, class_avg_pool
 from .rebalance_calls import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
 from .refine import RefineSteps, refine_mask, refine_steps
-from .training import View, has_labels
+from .training import View, has_labels, has_split_labels
 from .transport import ConvergenceWarning, TransportPlan, sinkhorn_ot
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "dense_crf",
     "dense_energy_loss",
     "has_labels",
+    "has_split_labels",
     "pamr",
     "par",
     "probs_from_labels",
