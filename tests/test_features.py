@@ -344,6 +344,7 @@ def test_page_has_the_sections_tested_here():
         "CLIP tokens": 1,
         "Layers of a classifier under DDP": 1,
         "Features saved for the full image": 1,
+        "Whole folders": 0,
     }
 
 

