@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UsageError, UserError, writing
+from .on_ray import run_on_ray
 from .options import CHUNK, RunOptions
 from .outcomes import Outcome
 from .pool import Pool
@@ -77,7 +78,18 @@ class Files(Protocol):
         ...
 
 
-def _outcomes(task: Task, keys: Sequence[str], run: RunOptions, device: str) -> Iterator[Outcome]:
+def _outcomes(task: Task, keys: Sequence[str], run: RunOptions, device: str, out: Path) -> Iterator[Outcome]:
+    if run.ray is not None:
+        yield from run_on_ray(
+            partial(Worker, task),
+            keys,
+            address=run.ray,
+            jobs=run.jobs,
+            device=device,
+            marks=out,
+            give_up=given_up,
+        )
+        return
     chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
     jobs = run.processes(len(keys), device)
     with Pool(partial(Worker, task), jobs, lambda key, why: [given_up(key, why)]) as pool:
@@ -177,7 +189,7 @@ class Run:
         """
         complete = []
         with Progress(len(keys), what, quiet=self.run.quiet) as progress:
-            for outcome in _outcomes(task, keys, self.run, device):
+            for outcome in _outcomes(task, keys, self.run, device, self.out):
                 progress.advance(outcome.status)
                 if outcome.status != "failed":
                     complete.append(outcome.key)
