@@ -137,12 +137,12 @@ class Run:
     def make_room(
         self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[], None] = lambda: None
     ) -> None:
-        """Make the folders of results and, to overwrite, remove what is there.
+        """Make the folder of the results and, to overwrite, remove what is there.
 
         Parameters
         ----------
         keys : ids of the images
-        outputs : the results, those that the run is for first
+        outputs : the results, and those of steps before
         also : removes what else is to be made anew
 
         Raises
@@ -156,8 +156,7 @@ class Run:
                 "arguments: overwrite all of them, or name another folder with --out"
             )
         with writing(self.out, "--out"):
-            for part in outputs:
-                part.make_folders()
+            outputs[0].make_folders()
             if self.run.overwrite:
                 for part in outputs:
                     for key in keys:
@@ -187,16 +186,16 @@ class Run:
         UserError
             The first images failed, all of them, or nothing can be written.
         """
-        complete = []
+        complete = set()
         with Progress(len(keys), what, quiet=self.run.quiet) as progress:
             for outcome in _outcomes(task, keys, self.run, device, self.out):
                 progress.advance(outcome.status)
                 if outcome.status != "failed":
-                    complete.append(outcome.key)
+                    complete.add(outcome.key)
                 if last or outcome.status == "failed":
                     self.tally.add(outcome)
                 self.tally.check(bool(complete))
-        return complete
+        return [key for key in keys if key in complete]
 
     def report(self) -> FolderReport:
         """What came of it."""

@@ -156,19 +156,26 @@ def carry_out(plan: MaskPlan) -> FolderReport:
     keys = run.choose(lambda: sources.cam_files.keys())
     with Run("masks", plan.out, plan.arguments, run) as started:
         remembered = Remembered(plan.out / MEMORY, run.place)
-        started.make_room(keys, (plan.task.outputs, base.outputs), remembered.remove)
+        started.make_room(keys, (plan.task.outputs, base.outputs, plan.features.outputs), remembered.remove)
         dialect = find_dialect(sources, sources.cam_files.keys())
         started.record.extra["cam_background"] = dialect._asdict()
         sources = replace(sources, cam_background=dialect.background)
         if sources.masks is None:
+            base.outputs.make_folders()
             base = replace(base, sources=sources)
             keys = started.step(base, keys, device=base.device, what="base masks")
             sources = replace(sources, masks=base.outputs.folder)
         path = None if memory.is_learned or memory.given is None else Path(memory.given)
         if memory.is_learned:
+            if sources.uss is None:  # seven passes read them
+                features = plan.features
+                features.outputs.make_folders()
+                keys = started.step(features, keys, device=features.device, what="USS features")
+                sources = replace(sources, uss=features.outputs.folder)
             path = remembered.find(sources, keys, run, started.tally, rounds=memory.rounds)
             memory.keep(path)
             keys = started.left(keys)
-        task = replace(plan.task, sources=sources, memory=path)
+        uss_model = None if sources.uss is not None else plan.task.uss_model
+        task = replace(plan.task, sources=sources, memory=path, uss_model=uss_model)
         started.step(task, keys, device=task.device, what="masks", last=True)
     return started.report()

@@ -14,6 +14,7 @@ from ..files.writing import write_atomic
 from ..memory import ClassMemory
 from ..recipe import Recipe
 from .base import BaseTask
+from .features import FeatureFiles, FeaturesTask, own_name
 from .learn import ROUNDS
 from .options import PathLike, RunOptions
 from .outputs import Outputs
@@ -23,6 +24,8 @@ from .sources import CamBackground
 
 BASE = "base"
 """Folder beside the masks for the base masks that a run made."""
+USS = "uss"
+"""Folder for the USS features that a network made."""
 RECIPES = {"default": Recipe, "paper": Recipe.paper, "released": Recipe.released}
 
 
@@ -74,6 +77,13 @@ class MaskPlan:
     def out(self) -> Path:
         """Folder of the masks."""
         return self.task.outputs.folder
+
+    @property
+    def features(self) -> FeaturesTask:
+        """Saving the USS features, which a memory is learned from in several passes."""
+        task = self.task
+        files = FeatureFiles(self.out / USS)
+        return FeaturesTask(task.sources.images, files, task.uss_model or "", device=task.device)
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -131,8 +141,8 @@ def plan_masks(
     task = RefineTask(
         sources,
         settings.outputs(probs=save_probs),
-        uss_model=uss_model,
-        wss_model=wss_model,
+        uss_model=uss_model and own_name(uss_model),
+        wss_model=wss_model and own_name(wss_model),
         tau=tau,
         reg=reg,
         boundary=boundary,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +14,7 @@ from torch import Tensor
 from ..discriminant import ClassDiscriminant
 from ..edges import Boundary
 from ..memory import ClassMemory
+from ..pretrained import Extractor, load_extractor
 from ..recipe import Recipe
 from ..refine import refine_mask, refine_steps
 from .outputs import Outputs, Result
@@ -64,12 +65,12 @@ class Refiner:
         self.together = task.device != "cpu"
 
     @cached_property
-    def _uss(self) -> Callable[[Tensor], list[Tensor]]:
-        return _extractor(self.task.uss_model or "", self.task.device)
+    def _uss(self) -> Extractor:
+        return load_extractor(self.task.uss_model or "", device=self.task.device)
 
     @cached_property
-    def _wss(self) -> Callable[[Tensor], list[Tensor]]:
-        return _extractor(self.task.wss_model or "", self.task.device)
+    def _wss(self) -> Extractor:
+        return load_extractor(self.task.wss_model or "", device=self.task.device)
 
     def finished(self, key: str) -> bool:
         """Whether all files of an image are there."""
@@ -139,9 +140,3 @@ class Refiner:
             torch.stack([item.mask == label for label in labels] or [item.mask < 0]).half(),
             labels or [0],
         )
-
-
-def _extractor(name: str, device: str) -> Callable[[Tensor], list[Tensor]]:
-    from ..pretrained.named import load_extractor  # not for masks alone
-
-    return load_extractor(name, device=device)
