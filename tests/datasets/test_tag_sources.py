@@ -99,7 +99,7 @@ def test_numbers_and_rows_say_the_same(tmp_path_factory, tags, first, comma):
 
 
 FAULTS = [
-    ("a 1 3\nb 2\n", {}, "has class numbers from 1 to 3, which may count from 0 or from 1: pass --first"),
+    ("a 1 3\nb 2\n", {}, "has class numbers from 1 to 3, which may count .*: dhr-refine tags --first 0"),
     ("a 1\nb 2\n", {"classes": PETS}, "has class numbers from 1 to 2, which may count from 0 or from 1"),
     ("a 0 3\n", {"classes": PETS}, "has the class number 3, but with --first 0 --classes 4 they are 0 to"),
     ("a 0 1\nb 2\n", {"first": 1}, "has the class number 0, but with --first 1 they are 1 to 65536"),

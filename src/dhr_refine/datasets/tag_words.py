@@ -186,7 +186,8 @@ def _are_multi_hot(values: Sequence[Sequence[int]], path: Path, known: Known, ti
     if known.first is None and (one_class or (length == 2 and known.foreground in (None, 2))):
         raise UserError(
             f"{show_name(path)} has {length} zeros and ones for each image, which may be class numbers or "
-            f"multi-hot: pass --first 0 if they are numbers, else a table with the title id,{TITLE}"
+            "multi-hot: dhr-refine tags --first 0 reads them as numbers, and titles of the columns make "
+            "them multi-hot"
         )
     return False
 
@@ -202,8 +203,8 @@ def _first(values: Sequence[Sequence[int]], path: Path, known: Known) -> int:
     if most == known.foreground:
         return 1
     raise UserError(
-        f"{show_name(path)} has class numbers from {least} to {most}, which may count from 0 or from 1: pass "
-        "--first, the number of the first foreground class"
+        f"{show_name(path)} has class numbers from {least} to {most}, which may count from 0 or from 1: "
+        "dhr-refine tags --first 0 or --first 1 makes a table of them"
     )
 
 
