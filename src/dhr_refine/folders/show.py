@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import math
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
 
 from ..checks import check_choice, check_count, check_range
 from ..datasets.classes import Background, ClassSet, class_set
@@ -171,12 +173,10 @@ def _read_order(order: Order | None, paths: dict[str, Path]) -> Order:
 
 
 def _facts(paths: dict[str, Path], labels: ClassSet) -> dict[str, str]:
-    versions = [f"dhr_refine {__version__}"]
-    versions += [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "numpy", "pillow")]
     return {
         **{_STAGES.get(stage, stage): str(path) for stage, path in paths.items()},
         "classes": f"{labels.name}, {labels.num_classes} labels",
-        "made by": ", ".join(versions),
+        "made by": f"dhr_refine {__version__}, PyTorch {torch.__version__}, NumPy {np.__version__}",
     }
 
 
