@@ -132,8 +132,10 @@ def _count(
 ) -> tuple[list[str], dict[str, ImageCounts], list[Outcome]]:
     """Ids that could be counted, the counts of the masks and of the base, and what failed."""
     options: Any = {"num_classes": folders.classes.num_classes, "ignore_index": folders.ignore_index}
-    empty = ImageCounts(*(np.zeros((0, options["num_classes"]), dtype=np.int64) for _ in range(3)))
-    rows = {stage: [empty] for stage in folders.folders if stage != "targets"}
+    # Room for all at once: small arrays that stay, between large ones of masks that go, hold on to memory.
+    size = (len(keys), options["num_classes"])
+    stages = [stage for stage in folders.folders if stage != "targets"]
+    counts = {stage: ImageCounts(*(np.zeros(size, dtype=np.int64) for _ in range(3))) for stage in stages}
     slips = MaskScores(**options)
     done, failures = [], []
     with Progress(len(keys), "masks", quiet=quiet) as progress:
@@ -144,15 +146,17 @@ def _count(
                 failures.append(error.outcome)
                 progress.advance("failed")
                 continue
+            for stage, several in counts.items():
+                own = count_pixels(found[stage], found["targets"], stage, **options)
+                for part, row in zip(several, own):
+                    part[len(done)] = row[0]
             done.append(key)
-            for stage, several in rows.items():
-                several.append(count_pixels(found[stage], found["targets"], stage, **options))
             if options["num_classes"] == 2:
                 slips.update(found["masks"], found["targets"])
             progress.advance("done")
     slips.compute()  # warns of ground truth in {0, 255}
-    joined = {stage: ImageCounts(*map(np.concatenate, zip(*several))) for stage, several in rows.items()}
-    return done, joined, failures
+    filled = {stage: ImageCounts(*(part[: len(done)] for part in all_)) for stage, all_ in counts.items()}
+    return done, filled, failures
 
 
 def _score(counts: Mapping[str, ImageCounts], options: Mapping[str, Any], draws: int) -> dict[str, Any]:
