@@ -31,7 +31,7 @@ article { background: #fff; border: 1px solid #ddd; border-radius: 6px; padding:
   margin: .5rem 0; }
 figure { margin: 0; max-width: 360px; }
 figcaption { font-size: .85rem; color: #444; }
-img { display: block; width: 100%; height: auto; }
+img { display: block; max-width: 100%; height: auto; }
 table { border-collapse: collapse; font-size: .9rem; }
 th, td { text-align: right; padding: .1rem 0 .1rem 1rem; vertical-align: top;
   font-variant-numeric: tabular-nums; }
