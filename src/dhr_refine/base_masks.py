@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .checks import check_ignore_index, check_positive, check_range, show
+from .checks import check_ignore_index, check_positive, check_range, describe, read_numbers, show
 from .compiled import eager
 from .crops import first_best
 from .edges import Boundary, Edges, check_boundary, is_named
@@ -29,8 +30,11 @@ _LEAST = 1e-12
 # CAMs that were divided by their maximum in half precision.
 _MOST = 1.001
 
-Decide = Callable[[Tensor, Tensor | None], Tensor]
-"""From CAMs in [0, 1] (b, k, h, w) and images to (b, h, w): 0 background, 1..k tags, k + 1 unknown."""
+Decide = Callable[[Tensor, Tensor | None, list[int]], Tensor]
+"""From CAMs in [0, 1] (b, k, h, w), images, and which of the call's these are, to (b, h, w).
+
+0 is background, 1..k are tags, k + 1 is unknown.
+"""
 
 
 def base_mask(
@@ -121,7 +125,7 @@ def base_mask(
     else:
         check_range(background, "background", 0.0, 1.0)
 
-    def decide(scores: Tensor, own: Tensor | None) -> Tensor:
+    def decide(scores: Tensor, own: Tensor | None, where: list[int]) -> Tensor:
         empty = scores.new_full((len(scores), 1, *scores.shape[2:]), 0.0)
         if isinstance(background, str):
             empty += (1.0 - scores.amax(dim=1, keepdim=True)).clamp_min(0.0) ** alpha
@@ -141,8 +145,8 @@ def two_threshold_mask(
     labels: Any,
     images: Tensor | Sequence[Tensor] | None = None,
     *,
-    high: float,
-    low: float,
+    high: float | Sequence[float] | Tensor,
+    low: float | Sequence[float] | Tensor,
     refine: Boundary = None,
     scale: float = 0.5,
     normalise: bool = True,
@@ -163,9 +167,10 @@ def two_threshold_mask(
     ----------
     cams, labels, images
         As in :func:`base_mask`.
-    high, low : float
+    high, low : float, or one for each image (B,)
         Background scores in [0, 1], ``low`` at most ``high``: 0.7 and 0.25 in ToCo (VOC), 0.55 and 0.35 in
-        AFA. No defaults: the right ones depend on how the CAMs are spread and on the data set.
+        AFA. No defaults: the right ones depend on how the CAMs are spread and on the data set. DuPL lowers
+        ``high`` class by class in training, and takes the highest of an image's tags.
     refine : None, "par", "pamr", "crf" or callable
         Boundary tool, "par" in these codebases. None: the plain thresholds, without softmax, in full
         resolution.
@@ -204,13 +209,13 @@ def two_threshold_mask(
     >>> two_threshold_mask(cams, [14], high=0.7, low=0.25)
     tensor([[ 15, 255,   0,   0]])
     """
-    check_range(high, "high", 0.0, 1.0)
-    check_range(low, "low", 0.0, 1.0)
-    if low > high:
-        raise ValueError(f"low must be at most high, got {show(low)} and {show(high)}: exchange them")
+    highs, lows = _read_scores(high, "high", cams), _read_scores(low, "low", cams)
+    for most, least in zip(highs, lows, strict=True):
+        if least > most:
+            raise ValueError(f"low must be at most high, got {show(least)} and {show(most)}: exchange them")
     check_range(scale, "scale", 1e-6, 1.0)
 
-    def decide(scores: Tensor, own: Tensor | None) -> Tensor:
+    def decide(scores: Tensor, own: Tensor | None, where: list[int]) -> Tensor:
         full = scores.shape[-2:]
         if refine is not None:
             small = (max(1, int(full[0] * scale)), max(1, int(full[1] * scale)))
@@ -220,8 +225,9 @@ def two_threshold_mask(
                 own = own if refine == "par" else own.round_().byte()
         edges = Edges(refine, own, "refine")
         winners = []
-        for threshold in (high, low):
-            maps = torch.cat((torch.full_like(scores[:, :1], threshold), scores), dim=1)
+        for thresholds in (highs, lows):
+            empty = scores.new_tensor([thresholds[image] for image in where])[:, None, None, None]
+            maps = torch.cat((empty.expand_as(scores[:, :1]), scores), dim=1)
             if refine is not None:
                 maps = resize(edges(maps.softmax(dim=1)), full, aligned=False)
             winners.append(first_best(maps)[1])
@@ -230,6 +236,27 @@ def two_threshold_mask(
 
     form = _form(box_format, ignore_index, mean, std, refine)
     return _make(CamCall(cams, labels, images, size, boxes), form, decide, normalise=normalise, cut=False)
+
+
+def _read_scores(value: Any, name: str, cams: Any) -> list[float]:
+    """A background score for each image of a call: one for all, or as many as there are."""
+    batched = isinstance(cams, (list, tuple)) or (isinstance(cams, Tensor) and cams.ndim == 4)
+    count = len(cams) if batched else 1
+    if not isinstance(value, (Tensor, np.ndarray, list, tuple)):
+        check_range(value, name, 0.0, 1.0)
+        return [value] * count
+    numbers = read_numbers(value, name, "a number, or one for each image")
+    if numbers.ndim == 0:
+        numbers = numbers.repeat(count)
+    if numbers.shape != (count,):
+        raise ValueError(
+            f"{name} must be a number, or one for each of {count} images, got {describe(value)}: pass shape "
+            f"({count},); of scores by class the highest of the image's tags, of a map its one number"
+        )
+    scores = numbers.tolist()
+    for score in scores:
+        check_range(score, name, 0.0, 1.0)
+    return scores
 
 
 def _form(
@@ -294,7 +321,7 @@ def _fill(group: CamGroup, decide: Decide, *, normalise: bool, cut: bool) -> Ten
                 top = seen.amax(dim=(2, 3), keepdim=True).clamp_min(_LEAST)
                 scores = (scores / top).clamp_max(1.0)  # outside a box there may be more
             own = None if group.images is None else _cut(group.images[rows], boxes)
-            local = decide(scores, own)
+            local = decide(scores, own, [group.names.where[row] for row in rows])
         for row, winner, (x0, y0, x1, y1) in zip(rows, local, boxes):
             table = [0, *group.labels[row], group.ignore_index]
             values = torch.tensor(table, device=result.device)

@@ -84,6 +84,35 @@ def test_two_thresholds_equal_the_loops(refine, boxes, scale):
     assert (result[1] == 0).sum() == (result[1] != 255).sum() > 0
 
 
+@pytest.mark.parametrize("form", [list, tuple, np.array, torch.tensor])
+@pytest.mark.parametrize("refine", [None, "par"])
+def test_thresholds_of_each_image_equal_the_loops(refine, form):
+    cams, images = draw(1)
+    highs, lows = [0.8, 0.6, 0.45], [0.1, 0.3, 0.45]
+    options = {"refine": refine, "boxes": BOXES, "box_format": "xyxy"}
+    result = two_threshold_mask(cams, TAGS, images, high=form(highs), low=form(lows), **options)
+    for index, (high, low) in enumerate(zip(highs, lows, strict=True)):
+        own = cams[index][TAGS[index]].numpy(), TAGS[index], images[index].numpy()
+        expected = reference.two_threshold_mask(
+            *own, refine=refine is not None, scale=0.5, box=BOXES[index], high=high, low=low
+        )
+        assert torch.equal(result[index], torch.from_numpy(expected))
+    turned = two_threshold_mask(
+        list(cams.flip(0)), TAGS[::-1], list(images.flip(0)), high=form(highs[::-1]), low=form(lows[::-1]),
+        **options | {"boxes": BOXES[::-1]},
+    )  # fmt: skip
+    assert all(torch.equal(mask, other) for mask, other in zip(turned[::-1], result, strict=True))
+
+
+def test_thresholds_of_images_that_are_made_together():
+    """Images of equally many tags are, whatever lies between them in the batch."""
+    cams = torch.tensor([[[[0.5, 1.0]]], [[[1.0, 1.0]]], [[[0.5, 1.0]]]])
+    masks = two_threshold_mask(cams, [[0], [], [0]], high=[0.4, 0.9, 0.6], low=torch.tensor(0.2))
+    assert masks.tolist() == [[[1, 1]], [[0, 0]], [[255, 1]]]
+    assert two_threshold_mask(cams[0], [0], high=torch.tensor([0.6]), low=0.2).tolist() == [[255, 1]]
+    assert two_threshold_mask(cams[:0], torch.zeros(0, 1), high=[], low=0.2).shape == (0, 1, 2)
+
+
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 1000),
@@ -328,6 +357,13 @@ def test_errors_of_the_background(options, error, message):
         ({"high": 1.2, "low": 0.3}, "high must lie in [0.0, 1.0], got 1.2: pass a number"),
         ({"high": 0.2, "low": -0.3}, "low must lie in [0.0, 1.0], got -0.3: pass a number"),
         ({"high": 0.2, "low": 0.3}, "low must be at most high, got 0.3 and 0.2: exchange them"),
+        ({"high": [0.2, 0.6, 0.6], "low": 0.3}, "low must be at most high, got 0.3 and 0.2: exchange"),
+        ({"high": [0.6, 0.6, 1.6], "low": 0.3}, "high must lie in [0.0, 1.0], got 1.6: pass a number"),
+        ({"high": [0.6, 0.6], "low": 0.3}, "high must be a number, or one for each of 3 images, got list"),
+        (
+            {"high": torch.full((3, 1, 16, 20), 0.6), "low": 0.3},
+            "got a torch.float32 tensor of shape (3, 1, 16, 20): pass shape (3,); of scores by class the",
+        ),
         ({**THRESHOLDS, "scale": 0}, "scale must lie in [1e-06, 1.0], got 0: pass a number"),
     ],
 )
