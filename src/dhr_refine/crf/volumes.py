@@ -50,7 +50,7 @@ def refine_volumes(
     geometry = volume_geometry(size, parameters.sxy, parameters.srgb, extents=extents)
     gaussian = _gaussian_lattice(backend, size, parameters.gauss_sxy, values.device)
     positions = _positions(size, values.device).expand(batch, -1, -1, -1)
-    features = torch.cat((positions, values.float()), dim=1)
+    features = torch.cat((positions, values), dim=1)  # float32, of uint8 as well
     if backend == "numba":
         return module.build_and_infer(geometry, features, gaussian, probs, **options)
     return module.mean_field(module.build_bilateral(geometry, features), gaussian, probs, **options)
