@@ -16,13 +16,16 @@ from saved_models import make_stages, save
 from dhr_refine.errors import UsageError, UserError
 from dhr_refine.folders import RunOptions
 from dhr_refine.folders.features import features_folder
-from dhr_refine.folders.job import given_up
+from dhr_refine.folders.job import Run, given_up
 from dhr_refine.folders.on_ray import run_on_ray
 from dhr_refine.folders.worker import Worker
 
 needs_ray = [
     pytest.mark.slow,
-    pytest.mark.filterwarnings("ignore:::ray"),  # it warns of itself, whatever is called
+    # It warns of itself, whatever is called, and leaves its processes and pipes to the garbage collector.
+    pytest.mark.filterwarnings("ignore:::ray"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.skipif(
         importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "dhr_refine[ray]"'
     ),
@@ -139,9 +142,14 @@ class TestOnItsOwn:
         if ray.is_initialized():
             ray.shutdown()
         level = logging.getLogger("ray.data").level
-        found = start(Copying(tmp_path), keys)
-        assert statuses(found) == {"done": 20}
+        run = RunOptions(ray="", jobs=2, quiet=True)
+        with Run("copy", tmp_path, {}, run) as started:
+            for task in (Copying(tmp_path / "one"), Copying(tmp_path / "two")):
+                task.out.mkdir()
+                assert sorted(started.step(task, keys, device="cpu", what="copies", last=True)) == keys
+                assert ray.is_initialized()
         assert not ray.is_initialized()
+        assert started.report().done == 40
         assert logging.getLogger("ray.data").level == level
         told = "".join(capfd.readouterr())
         assert "Starting execution" not in told

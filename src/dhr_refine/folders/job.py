@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UsageError, UserError, writing
-from .on_ray import run_on_ray
+from .on_ray import connected, run_on_ray
 from .options import CHUNK, RunOptions
 from .outcomes import Outcome
 from .pool import Pool
@@ -122,16 +123,20 @@ class Run:
         """Look at what is there."""
         self.out, self.run = out, run
         self.tally = Tally()
+        self._cluster = ExitStack()
         self.record = Record(out, verb, arguments, part=run.place)
         self._same = self.record.check(overwrite=run.overwrite)
 
     def __enter__(self) -> Run:
-        """Say that it runs."""
+        """Say that it runs; a cluster stays for all its steps."""
+        if self.run.ray is not None:
+            self._cluster.enter_context(connected(self.run.ray, self.run.jobs))
         self._save("running")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Say how it ended."""
+        self._cluster.close()
         self._save("stopped" if kind is not None else "failures" if self.tally.failed else "complete")
 
     def make_room(

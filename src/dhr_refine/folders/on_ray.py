@@ -61,15 +61,14 @@ def run_on_ray(
     """
     if device != "cpu" and device != "cuda":
         raise UsageError(f"device (--device) with Ray is cpu or cuda, got {device!r}: Ray chooses the GPU")
-    data = require("ray.data", by="sharing out work by Ray", install='"dhr_refine[ray]"')
-    with _connected(address, jobs) as ray:
+    with connected(address, jobs) as ray:
         count = min(jobs or _places(ray, device), -(-len(keys) // CHUNK))
         name = secrets.token_hex(4)
-        rows = data.from_items(list(keys), override_num_blocks=-(-len(keys) // CHUNK)).map_batches(
+        rows = ray.data.from_items(list(keys), override_num_blocks=-(-len(keys) // CHUNK)).map_batches(
             _Actor,
             fn_constructor_args=(open_job, marks, name, give_up),
             batch_size=None,  # a block, which is what is called again
-            compute=data.ActorPoolStrategy(size=count),
+            compute=ray.data.ActorPoolStrategy(size=count),
             num_cpus=1,
             num_gpus=int(device == "cuda"),
         )
@@ -141,9 +140,20 @@ class _Actor:
 
 
 @contextmanager
-def _connected(address: str, jobs: int | None) -> Iterator[Any]:
-    """Ray, connected as it is already, or else for the time of the context; it says nothing but errors."""
+def connected(address: str, jobs: int | None) -> Iterator[Any]:
+    """Ray, connected as it is already, or else for the time of the context; it says nothing but errors.
+
+    Parameters
+    ----------
+    address, jobs : as in :func:`run_on_ray`, which finds a connection that was made here
+
+    Raises
+    ------
+    UserError
+        Ray is not installed, or the cluster cannot be reached.
+    """
     ray = require("ray", by="sharing out work by Ray", install='"dhr_refine[ray]"')
+    require("ray.data", by="sharing out work by Ray", install='"dhr_refine[ray]"')
     own = not ray.is_initialized()
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, log.level

@@ -35,13 +35,15 @@ class RunOptions:
         "K/N": of N parts the one of number K, from 1.
     jobs : int, optional
         Number of processes, each with one thread; None: one for each core, or a single one for an
-        accelerator. Scripts that start processes need ``if __name__ == "__main__":``.
+        accelerator; with Ray, one for each core or GPU of the cluster. Scripts that start processes need
+        ``if __name__ == "__main__":``.
     overwrite : bool
         Make everything anew.
     quiet : bool
         No progress.
     ray : str, optional
-        Address of a Ray cluster, "" for a local one: work is shared out there.
+        Address of a Ray cluster, "" for one of this machine: work is shared out there, by ``jobs``
+        processes. All its machines need the files at the same paths, and this package.
     wait : float
         Seconds that a part waits for what it needs of the other parts.
 
