@@ -9,12 +9,14 @@ import sys
 from collections import Counter
 from functools import partial
 
+import numpy as np
 import pytest
 from ray_tasks import Copying
 from saved_models import make_stages, save
 
 from dhr_refine.errors import UsageError, UserError
-from dhr_refine.folders import RunOptions
+from dhr_refine.files import write_mask
+from dhr_refine.folders import RunOptions, refine_folder
 from dhr_refine.folders.features import features_folder
 from dhr_refine.folders.job import Run, given_up
 from dhr_refine.folders.on_ray import run_on_ray
@@ -123,6 +125,27 @@ class TestOnACluster:
         again = features_folder(photos, model=model, out=tmp_path / "ray", run=options)
         assert (again.done, again.skipped, len(again.failed)) == (1, 18, 1)
         assert (tmp_path / "ray" / files[3]).read_bytes() == (tmp_path / "plain" / files[3]).read_bytes()
+
+    def test_masks_and_memory_are_those_of_the_plain_path(self, tmp_path, monkeypatch):
+        rng = np.random.default_rng(0)
+        for name in ("images", "cams", "uss"):
+            (tmp_path / name).mkdir()
+        for number in range(20):
+            key = f"image_{number:02d}"
+            write_mask(tmp_path / "images" / f"{key}.png", rng.integers(0, 256, (40, 48)))
+            np.save(tmp_path / "cams" / f"{key}.npy", {2: rng.random((10, 12)), 7: rng.random((10, 12))})
+            np.save(tmp_path / "uss" / f"{key}.npy", rng.random((16, 10, 12)).astype(np.float16))
+        (tmp_path / "uss" / "image_05.npy").write_bytes(b"no array")
+        given = {"cams": tmp_path / "cams", "uss": tmp_path / "uss", "memory": "auto", "boundary": None}
+        for name, ray in (("plain", None), ("ray", "")):
+            run = RunOptions(jobs=2, ray=ray, quiet=True)
+            report = refine_folder(tmp_path / "images", **given, out=tmp_path / name, run=run)
+            assert (report.done, [one.key for one in report.failed]) == (19, ["image_05"])
+        files = [path.relative_to(tmp_path / "plain") for path in (tmp_path / "plain").rglob("*.*")]
+        results = [path for path in files if path.suffix in (".png", ".npz", ".txt")]
+        assert len(results) == 19 + 20 + 2 + 1  # masks, base masks, memory and its list, failures
+        for path in results:
+            assert (tmp_path / "ray" / path).read_bytes() == (tmp_path / "plain" / path).read_bytes()
 
     def test_a_cluster_without_a_gpu_says_so(self, tmp_path, keys):
         with pytest.raises(UserError, match=r"the Ray cluster has no GPU by now: .* or --device cpu"):

@@ -112,7 +112,12 @@ def crf_folder(
     if sum(given is not None for given in (cams, masks, probs)) != 1:
         raise UsageError("pass one of cams (--cams), masks (--masks) and probs (--probs)")
     settings = Settings(
-        own_path(out), class_set(classes, background=background), ignore_index, device, palette
+        own_path(out),
+        class_set(classes, background=background),
+        ignore_index,
+        device,
+        palette,
+        run.ray is not None,
     )
     settings.check()
     reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..discriminant import ClassDiscriminant
 from ..errors import UserError
 from ..memory import ClassMemory
 from .job import Tally, given_up
+from .on_ray import lists_on_ray
 from .options import RunOptions
 from .outcomes import Outcome, one_line
 from .pool import Pool
@@ -26,8 +27,14 @@ _LEAST = 8
 # Above this many bytes the second moments of all classes are two matrices.
 _LARGE = 2**28
 
-Learned = tuple[dict[str, Any] | None, list[Outcome]]
-"""The state of a memory of some images, and what failed."""
+
+class Learned(NamedTuple):
+    """What is learned of some images."""
+
+    state: dict[str, Any] | None
+    """Of their memory; None if there is nothing to learn."""
+    failed: list[Outcome]
+    images: int
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,7 @@ class Learner:
                 memory.update(uss, mask, labels=list(tags), **options)
             except Exception as error:
                 failed.append(Outcome(key, "failed", "memory", one_line(error)))
-        return memory and memory.state_dict(), failed
+        return Learned(memory and memory.state_dict(), failed, len(keys))
 
     def close(self) -> None:
         """Nothing is held."""
@@ -100,12 +107,16 @@ def learn(
             ]
             known = None if memory is None else memory.solve()
             memory = None
-            for chunk, (state, failed) in zip(chunks, pool.run(chunks, known), strict=True):
-                for outcome in failed:
+            results = pool.run(chunks, known)
+            if run.ray is not None:
+                learner, options = partial(Learner, sources), {"jobs": run.jobs, "give_up": _give_up}
+                results = lists_on_ray(learner, chunks, known, address=run.ray, **options)
+            for part in results:
+                for outcome in part.failed:
                     tally.add(outcome)
-                for number in range(len(chunk)):
-                    progress.advance("failed" if number < len(failed) else "done")
-                memory = _merged(memory, state)
+                for number in range(part.images):
+                    progress.advance("failed" if number < len(part.failed) else "done")
+                memory = _merged(memory, part.state)
                 tally.check(memory is not None)
             if memory is None:
                 break
@@ -127,4 +138,4 @@ def _merged(memory: ClassMemory | None, state: dict[str, Any] | None) -> ClassMe
 
 
 def _give_up(key: str, why: str) -> Learned:
-    return None, [given_up(key, why)]
+    return Learned(None, [given_up(key, why)], 1)

@@ -11,11 +11,13 @@ import logging
 import os
 import secrets
 import socket
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
+from itertools import chain, islice, repeat
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,6 +25,8 @@ from ..errors import UsageError, UserError, require
 from .options import CHUNK
 from .outcomes import Outcome, one_line
 from .worker import Worker
+
+Result = TypeVar("Result")
 
 # What a user can mend is said in one line; any other error is a fault, which Ray reports with its traceback.
 _MENDED_BY_USERS = (UserError, ImportError, OSError, MemoryError)
@@ -137,6 +141,53 @@ class _Actor:
         """The mark of an image, or of the list that begins with it."""
         code = hashlib.sha256(f"{kind} {key}".encode()).hexdigest()[:20]
         return self.marks / f".{self.name}-{code}.part"
+
+
+def lists_on_ray(
+    open_job: Callable[[], Callable[..., Result]],
+    chunks: Sequence[Sequence[str]],
+    *rest: Any,
+    address: str,
+    jobs: int | None,
+    give_up: Callable[[str, str], Result],
+) -> Iterator[Result]:
+    """The result of a job for each list of images, in their order, each by a task of Ray.
+
+    Parameters
+    ----------
+    open_job : makes the job, in every task; so it should take no time
+    chunks : lists of ids
+    rest : what the job is called with beside the ids
+    address, jobs : as in :func:`run_on_ray`
+    give_up : the result of an image whose process died when it was alone in it, from its id and the reason
+    """
+    with connected(address, jobs) as ray:
+        died = ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError
+        task = ray.remote(num_cpus=1, max_retries=0)(_open_and_call)
+        shared = [ray.put(part) for part in rest]
+
+        def result(keys: Sequence[str], reference: Any) -> Iterator[Result]:
+            try:
+                yield ray.get(reference)
+            except died:
+                if len(keys) == 1:
+                    yield give_up(keys[0], "its process died twice, perhaps for want of memory")
+                    return
+                for key in keys:
+                    yield from result([key], task.remote(open_job, [key], *shared))
+
+        later = iter(chunks)
+        coming: deque[tuple[Sequence[str], Any]] = deque()
+        for count in chain([2 * (jobs or _places(ray, "cpu"))], repeat(1)):
+            coming.extend((keys, task.remote(open_job, keys, *shared)) for keys in islice(later, count))
+            if not coming:
+                return
+            yield from result(*coming.popleft())
+
+
+def _open_and_call(open_job: Callable[[], Callable[..., Any]], keys: Sequence[str], *rest: Any) -> Any:
+    torch.set_num_threads(1)
+    return open_job()(keys, *rest)
 
 
 @contextmanager

@@ -129,7 +129,12 @@ def plan_masks(
     """Read the arguments of :func:`refine_folder`; a UsageError where they do not go together."""
     run = run or RunOptions()
     settings = Settings(
-        own_path(out), class_set(classes, background=background), ignore_index, device, palette
+        own_path(out),
+        class_set(classes, background=background),
+        ignore_index,
+        device,
+        palette,
+        run.ray is not None,
     )
     settings.check()
     if (uss is None) == (uss_model is None):

@@ -58,8 +58,7 @@ class Pool(Generic[Result]):
 
     def __enter__(self) -> Pool[Result]:
         """Processes start when they are needed."""
-        if self.jobs == 1:
-            torch.set_num_threads(1)
+        torch.set_num_threads(1)
         return self
 
     def __exit__(self, *_: object) -> None:

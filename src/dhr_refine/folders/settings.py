@@ -34,6 +34,8 @@ class Settings:
     ignore_index: int = 255
     device: str = "cpu"
     palette: bool = False
+    elsewhere: bool = False
+    """Whether the work is done on other machines, by Ray."""
 
     def check(self) -> None:
         """Raise a UsageError for what no image could be written with."""
@@ -49,6 +51,8 @@ class Settings:
                 f"ignore_index (--ignore-index) {self.ignore_index} is the label of a class of "
                 f"{self.classes.num_classes}: pass one that no class has"
             )
+        if self.elsewhere:
+            return
         try:
             torch.zeros(1, device=self.device)
         except (RuntimeError, AssertionError) as error:
