@@ -61,11 +61,11 @@ def require(module: str, *, by: str = "this", install: str = '"dhr_refine[demo]"
 
 def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:
     """Run a command: the code that it returns, or 0; that of an error that its user can mend, 1 as a rule;
-    130 with the line ``stopped`` at Ctrl-C."""
+    at Ctrl-C 130 with what the interrupt says, or the line ``stopped``."""
     try:
         code = job()
-    except KeyboardInterrupt:
-        line, code = stopped, 130
+    except KeyboardInterrupt as interrupt:
+        line, code = str(interrupt) or stopped, 130
     except (UserError, ImportError, OSError, MemoryError, RuntimeError) as error:
         line, code = _line(error), error.code if isinstance(error, UserError) else 1
         if line is None:

@@ -135,9 +135,14 @@ class Run:
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
-        """Say how it ended."""
+        """Say how it ended; an interrupt says what is finished."""
         self._cluster.close()
         self._save("stopped" if kind is not None else "failures" if self.tally.failed else "complete")
+        if kind is KeyboardInterrupt:
+            there = self.tally.done + self.tally.skipped
+            raise KeyboardInterrupt(
+                f"stopped with {there:,} images finished in {self.out}; the same command goes on from there"
+            )
 
     def make_room(
         self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[], None] = lambda: None
