@@ -14,10 +14,13 @@ from dhr_refine.datasets.cache import digest
 PACKAGE = Path(dhr_refine.__file__).parent
 WITHOUT_INFLUENCE = {
     "__main__.py",
+    "api.py",
     "cli.py",
+    "commands",
     "datasets",
     "demo",
     "features.py",
+    "folders",
     "metrics",
     "pretrained",
     "training.py",
