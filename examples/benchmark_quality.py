@@ -37,7 +37,7 @@ import os
 import platform
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +66,13 @@ from dhr_refine import ClassMemory, Recipe, viz
 from dhr_refine.commands.arguments import Parser, number, whole
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.classes import class_set
-from dhr_refine.datasets.index import ARRAYS, IMAGES, MASKS, FileIndex
 from dhr_refine.datasets.items import Item, read_list, select
+from dhr_refine.datasets.layouts import find_masks
 from dhr_refine.datasets.tags import read_tags
-from dhr_refine.datasets.voc import voc_folders, voc_halves, voc_split
+from dhr_refine.datasets.voc import voc_halves, voc_split
 from dhr_refine.errors import UserError, reading, require, run_command, writing
 from dhr_refine.files.writing import figure_png, without_nan, write_atomic
+from dhr_refine.folders.sources import Sources
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 
 ROUNDS = 6
@@ -101,7 +102,11 @@ def parser() -> argparse.ArgumentParser:
     data.add_argument(
         "--ignore-index", type=whole(-(2**31)), default=255, help="label left out (%(default)s)"
     )
-    data.add_argument("--tags", type=Path, help="cls_labels.npy (default: tags of the ground truth)")
+    data.add_argument(
+        "--tags",
+        type=Path,
+        help="cls_labels.npy, or what `dhr-refine tags` reads (default: tags of the ground truth)",
+    )
     data.add_argument(
         "--min-classes", type=whole(0), default=1, help="foreground classes in the ground truth"
     )
@@ -219,15 +224,27 @@ def make_room(arguments: argparse.Namespace) -> None:
         require("matplotlib.pyplot")
 
 
-def items_of(arguments: argparse.Namespace) -> list[Item]:
-    """The images that the command line selects."""
-    if arguments.root is not None:
-        images, targets = voc_folders(arguments.root)
-    elif arguments.images is not None and arguments.targets is not None:
-        images, targets = arguments.images, arguments.targets
-    else:
+def source_of(arguments: argparse.Namespace) -> Source:
+    """Where images, CAMs and features come from."""
+    if arguments.root is None and None in (arguments.images, arguments.targets):
         raise UserError("the data set is missing: pass --root VOC2012, or --images DIR and --targets DIR")
-    images, targets = FileIndex(images, IMAGES), FileIndex(targets, (".png",))
+    files = Sources(
+        images=arguments.root or arguments.images,
+        cams=arguments.cams,
+        masks=arguments.masks,
+        uss=arguments.uss,
+        wss=() if arguments.wss is None else (arguments.wss,),
+        classes=class_set(arguments.classes),
+        ignore_index=arguments.ignore_index,
+        cam_background=arguments.cam_background,
+        allow_pickle=arguments.allow_pickle,
+    )
+    return Source(files, Cache(arguments.cache), arguments.head, arguments.vit)
+
+
+def items_of(arguments: argparse.Namespace, files: Sources) -> list[Item]:
+    """The images that the command line selects."""
+    images, targets = files.image_files, find_masks(arguments.root or arguments.targets)
     if arguments.list is not None:
         keys = read_list(arguments.list)
     elif arguments.root is not None:
@@ -239,9 +256,14 @@ def items_of(arguments: argparse.Namespace) -> list[Item]:
         keys, half = [key for key in keys if halves.get(key) == half], None
     tags = None
     if arguments.tags is not None:
-        with reading(arguments.tags, "pass a cls_labels.npy"):
-            classes, allow = class_set(arguments.classes), arguments.allow_pickle
-            tags = read_tags(arguments.tags, classes=classes, allow_pickle=allow).table
+        with reading(arguments.tags, "pass a cls_labels.npy, or what `dhr-refine tags` reads"):
+            tags = read_tags(
+                arguments.tags,
+                classes=files.classes,
+                ignore_index=files.ignore_index,
+                keys=keys,
+                allow_pickle=files.allow_pickle,
+            ).table
     items = select(
         keys,
         images,
@@ -296,26 +318,15 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     if arguments.threads is not None:
         torch.set_num_threads(arguments.threads)
     boundary = None if arguments.boundary == "none" else arguments.boundary
-    names = {name.name for name in fields(Source)} & set(vars(arguments)) - {"cache"}
-    given = {name: getattr(arguments, name) for name in names}
-    own = {name: FileIndex(given[name], ARRAYS) for name in ("cams", "uss", "wss") if given[name] is not None}
-    masks = None if arguments.masks is None else FileIndex(arguments.masks, MASKS)
-    source = Source(Cache(arguments.cache), **(given | own))
+    source = source_of(arguments)
     with console.status("reading the ground truth"):
-        items = items_of(arguments)
+        items = items_of(arguments, source.files)
     reference = base_row(boundary, arguments.masks)
     ignore_index = arguments.ignore_index
     compared = variants(arguments, boundary)
 
     def load(item: Item) -> Sample:
-        return prepare(
-            item,
-            source,
-            masks=masks,
-            background=arguments.background,
-            boundary=boundary,
-            ignore_index=ignore_index,
-        )
+        return prepare(item, source, background=arguments.background, boundary=boundary)
 
     with require("rich.progress").Progress(console=console) as progress:
         if arguments.memory is not None:
@@ -325,7 +336,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             map(load, progress.track(items, description=f"{len(items)} images")),
             compared,
             reference=reference,
-            classes=source.classes,
+            classes=arguments.classes,
             ignore_index=ignore_index,
             cache=source.cache,
         )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 Arrays = dict[str, np.ndarray]
 
 
-def are_maps(arrays: Arrays, depths: dict[str, int | None]) -> bool:
+def are_maps(arrays: Arrays, depths: Mapping[str, int | None]) -> bool:
     """Whether these are maps (D, h, w) of finite numbers, of these names and, unless None, depths."""
     return arrays.keys() == depths.keys() and all(
         array.ndim == 3

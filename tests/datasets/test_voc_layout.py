@@ -27,12 +27,9 @@ def write_index(root):
 
 
 def test_the_augmented_masks_come_first(root):
-    assert voc.voc_folders(root) == (root / "JPEGImages", root / "SegmentationClass")
+    assert voc.voc_targets(root) == root / "SegmentationClass"
     (root / "SegmentationClassAug").mkdir()
-    assert voc.voc_folders(root) == (root / "JPEGImages", root / "SegmentationClassAug")
-    (root / "JPEGImages").rmdir()
-    with pytest.raises(UserError, match="needs the folders JPEGImages and SegmentationClassAug"):
-        voc.voc_folders(root)
+    assert voc.voc_targets(root) == root / "SegmentationClassAug"
     assert voc.voc_targets(root / "Annotations") is None
 
 

@@ -7,8 +7,10 @@ from quality.samples import Source, prepare
 from scene_folder import CLASSES, FOLDERS, KEYS
 
 from dhr_refine.datasets.cache import Cache
-from dhr_refine.datasets.index import ARRAYS, IMAGES, FileIndex
+from dhr_refine.datasets.classes import class_set
+from dhr_refine.datasets.index import IMAGES, FileIndex
 from dhr_refine.datasets.items import select
+from dhr_refine.folders.sources import Sources
 
 
 def arguments(folder, *more, leave_out=()):
@@ -23,21 +25,19 @@ def run(folder, *more, **options):
     return benchmark_quality.run(benchmark_quality.parser().parse_args(arguments(folder, *more, **options)))
 
 
-def sources(folder):
+def sources(folder, masks=None):
     """CAMs and features of own files."""
-    return Source(
-        Cache(folder / "cache"),
-        classes=CLASSES,
-        **{name: FileIndex(folder / name, ARRAYS) for name in ("cams", "uss", "wss")},
-    )
+    wss = (folder / "wss",)
+    own = {name: folder / name for name in ("images", "cams", "uss")}
+    return Source(Sources(**own, wss=wss, masks=masks, classes=class_set(CLASSES)), Cache(folder / "cache"))
 
 
-def samples(folder, **options):
+def samples(folder, masks=None, **options):
     """The samples of all four images."""
     items = select(
         KEYS, *(FileIndex(folder / name, IMAGES) for name in ("images", "targets")), classes=CLASSES
     )
-    return [prepare(item, sources(folder), **options) for item in items]
+    return [prepare(item, sources(folder, masks), **options) for item in items]
 
 
 def find(summary, variant, stage):

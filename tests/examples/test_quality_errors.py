@@ -25,7 +25,7 @@ def save(path, value):
 
 ERRORS = [
     (("images",), (), None, "the data set is missing: pass --root VOC2012, or --images DIR and --targets DIR"),
-    ((), ("--root", "."), None, "needs the folders JPEGImages and SegmentationClassAug"),
+    ((), ("--root", "."), None, "has no image .*, nor have its folders JPEGImages, .*: pass the folder of the images"),
     ((), ("--list", "none.txt"), None, "none.txt"),
     ((), ("--min-classes", "9"), None, "no image is left to work on: check --split"),
     (("cams",), (), None, "CAMs need --head FILE, a linear head for EfficientNet-lite0, or --cams DIR"),
@@ -42,7 +42,7 @@ ERRORS = [
     ((), ("--tags", "{}/tags.npy"), lambda f: save(f / "tags.npy", {"a": np.ones(3)}), "has 3 zeros and ones for a but --classes 9 needs 8"),
     ((), ("--tags", "{}/tags.npy"), lambda f: save(f / "tags.npy", np.ones(3)), "tags.npy holds no dictionary of image ids and tags"),
     ((), ("--tags", "{}/tags.npy"), lambda f: save(f / "tags.npy", {"a": np.ones(8)}), "the tags file has no entry for image b"),
-    ((), ("--masks", "{}/masks"), lambda f: write_png(f / "masks" / "a.png", np.ones((4, 4))), r"the mask of a in .*masks is \(4, 4\), not \(40, 48\)"),
+    ((), ("--masks", "{}/masks"), lambda f: write_png(f / "masks" / "a.png", np.ones((4, 4))), r"masks/a.png is \(4, 4\) but the image \(40, 48\) \(H, W\): save masks at the size"),
     ((), ("--masks", "{}/masks"), lambda f: write_png(f / "masks" / "a.png", np.full((40, 48), 77)), "a.png holds the label 77"),
     (("cams",), ("--head", "{}/head.pt"), lambda f: torch.save({"weight": torch.ones(3, 4)}, f / "head.pt"), r"head.pt must hold weight \(8, 1280\), a row per foreground class of --classes 9, got \(3, 4\)"),
     ((), ("--cache", "{}/images/a.png"), None, "cannot be written .*: name another folder with --cache"),

@@ -62,7 +62,7 @@ def cams(folder, value, dtype=np.float32):
 
 
 FAULTS = [
-    ((), lambda f: replace(f / "images/a.png"), "images/a.png cannot be read .*: replace it, or take the image out"),
+    ((), lambda f: replace(f / "images/a.png"), "images/a.png cannot be read as a picture .*: replace it"),
     ((), lambda f: cut(f / "images/a.png"), "images/a.png cannot be read"),
     ((), lambda f: replace(f / "targets/a.png"), "targets/a.png"),
     ((), lambda f: cut(f / "targets/a.png"), "truncated|targets"),
@@ -82,7 +82,7 @@ FAULTS = [
     (("--list", "{}/list"), lambda f: replace(f / "list", b"a\n..\n"), "list has the image id '..': an id is the name of a file"),
     (("--list", "{}"), lambda f: None, "Is a directory|cannot be read"),
     (("--list", "{}/list"), lambda f: os.mkfifo(f / "list"), "list is a pipe, socket or device"),
-    ((), lambda f: replace(f / "images/a.png", b""), "images/a.png cannot be read .*: replace it, or take the image out"),
+    ((), lambda f: replace(f / "images/a.png", b""), "images/a.png cannot be read as a picture .*: replace it"),
     ((), lambda f: replace(f / "targets/a.png", b""), "targets/a.png cannot be read as a picture .*: replace it"),
     (("--list", "{}/list"), lambda f: folder_instead(f / "targets/a.png") or replace(f / "list", b"a\n"), "targets has no file of image a"),
     ((), lambda f: folder_instead(f / "images/a.png"), "images has no file of image a"),

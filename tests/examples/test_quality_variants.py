@@ -13,14 +13,13 @@ from scene_folder import CLASSES
 
 from dhr_refine import Recipe, dense_crf, refine_steps
 from dhr_refine.datasets.cache import Cache
-from dhr_refine.datasets.index import MASKS, FileIndex
 
 pytest.importorskip("PIL.Image", reason="needs Pillow")
 pytest.importorskip("rich", reason="needs rich")
 
 
 def test_stages_and_how_often_the_boundary_tool_runs(folder):
-    sample = samples(folder, masks=FileIndex(folder / "masks", MASKS))[3]
+    sample = samples(folder, masks=folder / "masks")[3]
     calls = []
 
     def soften(images, probs):
@@ -119,7 +118,7 @@ def test_files_of_other_forms(folder, scenes):
     (folder / "wss" / "b.npz").unlink()
     (folder / "masks" / "a.png").unlink()
     np.save(folder / "masks" / "a.npy", scene.mask.numpy()[None].astype(np.float32))
-    made = {sample.key: sample for sample in samples(folder, masks=FileIndex(folder / "masks", MASKS))}
+    made = {sample.key: sample for sample in samples(folder, masks=folder / "masks")}
     assert torch.equal(made["a"].cams, scene.cams[[2, 6]].relu())
     assert torch.equal(made["a"].base, scene.mask)
     assert made["a"].raw is None

@@ -26,17 +26,6 @@ def voc_targets(root: Path) -> Path | None:
     return next((folder for folder in folders if folder.is_dir()), None)
 
 
-def voc_folders(root: Path) -> tuple[Path, Path]:
-    """Folders of images and of ground truth below a VOC-like folder; a UserError if one is missing."""
-    targets = voc_targets(root)
-    if targets is None or not (root / "JPEGImages").is_dir():
-        raise UserError(
-            f"{root} needs the folders JPEGImages and SegmentationClassAug or SegmentationClass: "
-            "pass the VOC2012 folder, or --images and --targets"
-        )
-    return root / "JPEGImages", targets
-
-
 def voc_split(root: Path, split: str) -> list[str]:
     """The image ids of a split: ImageSets/Segmentation/SPLIT.txt, else those of index.json, sorted.
 
