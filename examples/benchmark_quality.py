@@ -59,11 +59,11 @@ from quality.evaluation import (
 )
 from quality.figures import TITLES, caption, cells, extremes, markdown, summarise, tau_figure
 from quality.samples import Sample, Source, prepare
-from torch import Tensor
 
 import dhr_refine
 from dhr_refine import ClassMemory, Recipe, viz
 from dhr_refine.commands.arguments import Parser, number, whole
+from dhr_refine.commands.cam_options import BOUNDARIES
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.classes import class_set
 from dhr_refine.datasets.items import Item, read_list, select
@@ -72,10 +72,10 @@ from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_halves, voc_split
 from dhr_refine.errors import UserError, reading, require, run_command, writing
 from dhr_refine.files.writing import figure_png, without_nan, write_atomic
+from dhr_refine.folders.learn import ROUNDS
 from dhr_refine.folders.sources import Sources
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 
-ROUNDS = 6
 RECIPES = {"default": Recipe(), "released": Recipe.released(), "paper": Recipe.paper()}
 
 
@@ -133,12 +133,7 @@ def parser() -> argparse.ArgumentParser:
         "--allow-pickle", action="store_true", help="unpickle files, which can run any code that they hold"
     )
     work = result.add_argument_group("refinement")
-    work.add_argument(
-        "--boundary",
-        choices=("crf", "pamr", "par", "none"),
-        default="crf",
-        help="boundary tool (%(default)s)",
-    )
+    work.add_argument("--boundary", choices=BOUNDARIES, default="crf", help="boundary tool (%(default)s)")
     work.add_argument(
         "--recipes", type=_recipes, default=tuple(RECIPES), help=f"of {','.join(RECIPES)} (all of them)"
     )
@@ -256,14 +251,9 @@ def items_of(arguments: argparse.Namespace, files: Sources) -> list[Item]:
         keys, half = [key for key in keys if halves.get(key) == half], None
     tags = None
     if arguments.tags is not None:
+        options: Any = {"ignore_index": files.ignore_index, "allow_pickle": files.allow_pickle}
         with reading(arguments.tags, "pass a cls_labels.npy, or what `dhr-refine tags` reads"):
-            tags = read_tags(
-                arguments.tags,
-                classes=files.classes,
-                ignore_index=files.ignore_index,
-                keys=keys,
-                allow_pickle=files.allow_pickle,
-            ).table
+            tags = read_tags(arguments.tags, classes=files.classes, keys=keys, **options).table
     items = select(
         keys,
         images,
@@ -309,6 +299,23 @@ def memory_for(arguments: argparse.Namespace, samples: Callable[[], Iterable[Sam
         with writing(arguments.save_memory, "--save-memory"):
             memory.save(arguments.save_memory)
     return memory
+
+
+def extremes_figure(samples: Sequence[Sample], variant: Variant, ignore_index: int, cache: Cache) -> Any:
+    """Samples with their base masks and what a variant makes of them."""
+    if not samples:
+        raise UserError(
+            "--figures: no image has an IoU, its ground truth is all --ignore-index: leave it out"
+        )
+    after = [masks_of(one, variant, Edges(variant.boundary), ignore_index, cache) for one in samples]
+    return viz.show_extremes(
+        [sample.image for sample in samples],
+        [sample.target for sample in samples],
+        [sample.base for sample in samples],
+        [masks["final"] for masks in after],
+        titles=[sample.key for sample in samples],
+        ignore_index=ignore_index,
+    )
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -363,28 +370,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     ]
     if arguments.figures is not None:
         name, variant = next(iter(compared.items()))
-
-        def after(sample: Sample) -> Tensor:
-            stages = masks_of(sample, variant, Edges(boundary), ignore_index, source.cache)
-            return stages["final"]
-
         picked = [load(items[place]) for place in extremes(summary, name)]
-        if not picked:
-            raise UserError(
-                "--figures: no image has an IoU, its ground truth is all --ignore-index: leave it out"
-            )
-        figure = viz.show_extremes(
-            [sample.image for sample in picked],
-            [sample.target for sample in picked],
-            [sample.base for sample in picked],
-            [after(sample) for sample in picked],
-            titles=[sample.key for sample in picked],
-            ignore_index=ignore_index,
-        )
-        outputs.append(("--figures", arguments.figures / "extremes.png", figure_png(figure)))
+        figures = {"extremes": extremes_figure(picked, variant, ignore_index, source.cache)}
         if arguments.taus:
-            figure = tau_figure(summary, arguments.taus)
-            outputs.append(("--figures", arguments.figures / "tau.png", figure_png(figure)))
+            figures["tau"] = tau_figure(summary, arguments.taus)
+        outputs += [
+            ("--figures", arguments.figures / f"{name}.png", figure_png(figure))
+            for name, figure in figures.items()
+        ]
     for option, path, content in outputs:
         if path is not None:
             with writing(path, option):

@@ -12,17 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dhr_refine import (
-    ClassDiscriminant,
-    ClassMemory,
-    DenseCRFLattice,
-    Recipe,
-    dense_crf,
-    pamr,
-    par,
-    refine_steps,
-)
+from dhr_refine import ClassDiscriminant, ClassMemory, DenseCRFLattice, Recipe, refine_steps
 from dhr_refine.datasets.cache import Cache, digest
+from dhr_refine.edges import Edges as Tool
 from dhr_refine.errors import explained
 from dhr_refine.metrics import ImageCounts, image_counts
 from quality.fingerprints import library_code
@@ -31,8 +23,6 @@ from quality.samples import Sample
 
 BASE = ("", "base mask")
 STAGES = ("seed", "+ USS", "+ WSS", "final without WSS", "final")
-
-NAMED = {"pamr": pamr, "par": par}
 
 Row = tuple[str, str]
 """Name of a variant ("" for the base masks) and of a stage."""
@@ -113,22 +103,20 @@ class Edges:
         """Take "crf", "pamr", "par", None or a callable, as refine_mask does."""
         self.tool = tool
         self.done: dict[str, Tensor] = {}
-        self.lattice: DenseCRFLattice | None = None
+        self.applied: Tool | None = None
 
     def __call__(self, images: Tensor, probs: Tensor) -> Tensor:
         """Refine the edges of (1, K, H, W)."""
+        self.applied = self.applied or Tool(self.tool, images, "boundary")
         key = digest(probs)
         if key not in self.done:
-            self.done[key] = self._apply(images, probs)
+            self.done[key] = self.applied(probs)
         return self.done[key]
 
-    def _apply(self, images: Tensor, probs: Tensor) -> Tensor:
-        if self.tool is None:
-            return probs
-        if self.tool == "crf":
-            self.lattice = self.lattice or DenseCRFLattice(images)
-            return dense_crf(images, probs, lattice=self.lattice)
-        return NAMED.get(self.tool, self.tool)(images, probs)
+    @property
+    def lattice(self) -> DenseCRFLattice | None:
+        """The CRF's, after the first call."""
+        return self.applied and self.applied.lattice
 
 
 def refine(sample: Sample, variant: Variant, edges: Edges, *, ignore_index: int = 255) -> dict[str, Tensor]:

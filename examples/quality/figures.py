@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from dhr_refine import viz
+from dhr_refine.folders.tables import percent
 from dhr_refine.metrics import ImageCounts, bootstrap, image_scores, scores_of, standard_error
 from dhr_refine.metrics.resampling import FIGURES
 from quality.evaluation import Row
@@ -65,7 +66,7 @@ def cells(summary: Mapping[str, Any], changes: Sequence[str]) -> Iterator[tuple[
         against = row["minus_reference"]
         texts = []
         for name in METRICS:
-            text = _percent(row[name])
+            text = percent(row[name])
             if against is not None and name in changes and math.isfinite(row[name]):
                 text += f" ({_change(against[name])})"
             texts.append(text)
@@ -75,14 +76,8 @@ def cells(summary: Mapping[str, Any], changes: Sequence[str]) -> Iterator[tuple[
         yield f"{row['variant']} - {row['minus']}", "final", *texts
 
 
-def _percent(value: float) -> str:
-    return f"{100 * value:.1f}" if math.isfinite(value) else "-"
-
-
 def _change(value: Mapping[str, float]) -> str:
-    if not math.isfinite(value["difference"]):
-        return "-"
-    return f"{100 * value['difference']:+.1f} ± {_percent(value['standard_error'])}"
+    return percent(value["difference"], value["standard_error"], sign="+")
 
 
 def markdown(summary: Mapping[str, Any]) -> str:
