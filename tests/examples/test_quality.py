@@ -143,6 +143,20 @@ def test_coco_style_masks_through_the_whole_command(folder, scenes):
     assert find(many, "default", "final")["miou"] > 0.5
 
 
+def test_tags_of_any_source(folder):
+    """A folder of masks as --tags: the ground truth, and masks of one class of two."""
+    options = ("--masks", folder / "masks", "--recipes", "default")
+    expected = run(folder, *options)["rows"]
+    assert repr(run(folder, *options, "--tags", folder / "targets")["rows"]) == repr(expected)
+    (folder / "other").mkdir()
+    for key in KEYS:
+        write_png(folder / "other" / f"{key}.png", np.array([[0, 3 if key == "a" else 6]]))
+    few = run(folder, "--recipes", "default", "--tags", folder / "other", "--limit", 1)
+    assert few["ids"] == ["a"]
+    iou = find(few, "default", "final")["iou"]
+    assert iou[3] > iou[7] == 0
+
+
 class FakeNetwork:
     """Counts what it is asked for."""
 
