@@ -31,6 +31,7 @@ from dhr_refine.folders import RunOptions, crf_folder, refine_folder
 from dhr_refine.folders.plans import BASE, plan_masks
 from dhr_refine.folders.worker import Worker
 from dhr_refine.pretrained import Classifier, VisionTransformer
+from dhr_refine.pretrained.classifier import read_head
 
 IMAGES = 48
 CORES = 2
@@ -44,9 +45,8 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
     here, root = Path(folder.name), shared_folder() / "data" / "voc12"
     for name in KINDS:
         (here / name).mkdir()
-    classifier, transformer = Classifier.load(), VisionTransformer.load()
-    head = torch.load(shared_folder() / "data" / "voc20_head_effnetlite0.pt", weights_only=True)["weight"]
-    classifier.network._fc.weight = torch.nn.Parameter(head.float(), requires_grad=False)
+    head = read_head(shared_folder() / "data" / "voc20_head_effnetlite0.pt", 21)
+    classifier, transformer = Classifier.load(head), VisionTransformer.load()
     tags = {key: own for key, own in voc_tags(root, "val").items() if len(own) > 1}
     files = find_images(root)
     for key in sorted(tags)[:IMAGES]:

@@ -6,7 +6,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 from page_reader import PageReader
 from places import shared_folder
 from weights import vit_or_skip
@@ -16,6 +15,8 @@ from dhr_refine.datasets.layouts import find_images
 from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_tags
 from dhr_refine.files import read_image
+from dhr_refine.pretrained import Classifier
+from dhr_refine.pretrained.classifier import read_head
 
 VOC = shared_folder() / "data" / "voc12"
 HEAD = shared_folder() / "data" / "voc20_head_effnetlite0.pt"
@@ -38,13 +39,9 @@ def keys():
 @pytest.fixture(scope="module")
 def cams(keys, tmp_path_factory):
     """CAM files in the form of IRN, of a network's own classes."""
-    from dhr_refine.pretrained import Classifier
-
     pytest.importorskip("efficientnet_lite_pytorch")
     folder = tmp_path_factory.mktemp("cams")
-    classifier, tags, files = Classifier.load(), voc_tags(VOC, "val"), find_images(VOC)
-    weight = torch.load(HEAD, weights_only=True)["weight"].float()
-    classifier.network._fc.weight = torch.nn.Parameter(weight, requires_grad=False)
+    classifier, tags, files = Classifier.load(read_head(HEAD, 21)), voc_tags(VOC, "val"), find_images(VOC)
     for key in keys:
         maps, _ = classifier(read_image(files[key]), [[tag] for tag in tags[key]], scales=(1.0,))
         np.save(folder / f"{key}.npy", {"keys": np.array(tags[key]), "high_res": maps.numpy()})

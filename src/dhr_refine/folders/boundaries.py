@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_choice
+from ..checks import check_choice, check_range
 from ..crf import probs_from_labels
 from ..datasets.classes import Background, ClassSet, class_set
 from ..datasets.index import ARRAYS, FileIndex
@@ -25,7 +25,7 @@ from .options import PathLike, RunOptions
 from .outputs import Outputs, Result
 from .presets import PRESETS, Method, PresetName, tool_of
 from .report import FolderReport
-from .settings import Settings, arguments_of, own_path
+from .settings import Settings, arguments_of, check_score, own_path
 from .sources import CamBackground, Sources
 
 
@@ -86,6 +86,8 @@ def crf_folder(
     ------
     UserError
         Something that is wrong for all images.
+    ValueError, TypeError
+        A number or a choice that no image could be refined with.
 
     Examples
     --------
@@ -120,6 +122,12 @@ def crf_folder(
         run.ray is not None,
     )
     settings.check()
+    if cam_background is not None:
+        check_choice(cam_background, "cam_background", ("first", "none"))
+    check_range(gt_prob, "gt_prob", 0.0, 1.0)
+    check_score(base_score, alpha)
+    if probs is not None:
+        settings.check_apart("probs", own_path(probs))
     reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
     sources = settings.sources(images, cams=cams, masks=masks, tags=tags, **reading_options)
     outputs, tool = settings.outputs(probs=save_probs), tool_of(method, preset)
@@ -139,8 +147,9 @@ def _run(
     with Run("crf", settings.out, arguments_of(task), run) as started:
         started.make_room(keys, [task.outputs])
         if isinstance(task, BaseTask):
-            background = find_dialect(task.sources, there).background
-            task = replace(task, sources=replace(task.sources, cam_background=background))
+            dialect = find_dialect(task.sources, there)
+            started.record.extra["cam_background"] = dialect._asdict()
+            task = replace(task, sources=replace(task.sources, cam_background=dialect.background))
         started.step(task, keys, device=task.device, what="boundaries", last=True)
     return started.report()
 

@@ -43,7 +43,7 @@ def find_dialect(sources: Sources, keys: Sequence[str]) -> Dialect:
     with_zero = [key for key, found in numbers.items() if 0 in found]
     if not with_zero:
         return Dialect(None, "no file has the number 0")
-    if sources.tags is not None:
+    if sources.tags is not None and any(key in sources.tags for key in numbers):
         return _by_tags(sources, numbers)
     if len(with_zero) < len(numbers):
         return Dialect("none", f"{len(with_zero)} of {len(numbers)} files have the number 0")
@@ -61,7 +61,7 @@ def _by_tags(sources: Sources, numbers: dict[str, list[int]]) -> Dialect:
     shared = [key for key in numbers if key in tags]
     as_none = sum(set(tags[key]) <= set(numbers[key]) for key in shared)
     as_first = sum({tag + 1 for tag in tags[key]} <= set(numbers[key]) for key in shared)
-    if as_none == as_first and shared:
+    if as_none == as_first:
         # Both hold the tags (a map for every class, say): the narrower one is meant.
         as_first += sum({tag + 1 for tag in tags[key]} | {0} == set(numbers[key]) for key in shared)
         as_none += sum(set(tags[key]) == set(numbers[key]) for key in shared)

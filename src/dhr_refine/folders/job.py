@@ -53,12 +53,19 @@ class Tally:
         """Time since the start."""
         return time.monotonic() - self.started
 
-    def check(self, any_good: bool) -> None:
-        """Raise if it makes no sense to go on: many images failed, and none is good."""
-        if len(self.failed) >= _ALL_WRONG and not any_good:
-            first = self.failed[0]
+    def check(self, any_good: bool, *, before: int = 0) -> None:
+        """Raise if it makes no sense to go on: many images failed, and none is good.
+
+        Parameters
+        ----------
+        any_good : whether one did not fail
+        before : number of images that failed in steps before, which say nothing of this one
+        """
+        failed = self.failed[before:]
+        if len(failed) >= _ALL_WRONG and not any_good:
+            first = failed[0]
             raise UserError(
-                f"the first {len(self.failed)} images failed, all of them; {first.key} ({first.stage}): "
+                f"the first {len(failed)} images failed, all of them; {first.key} ({first.stage}): "
                 f"{first.message}"
             )
 
@@ -126,17 +133,22 @@ class Run:
         self._cluster = ExitStack()
         self.record = Record(out, verb, arguments, part=run.place)
         self._same = self.record.check(overwrite=run.overwrite)
+        self._has_room = False
 
     def __enter__(self) -> Run:
-        """Say that it runs; a cluster stays for all its steps."""
+        """Nothing is said until there is room: what is there is of the arguments that its record names.
+
+        A cluster stays for all steps.
+        """
         if self.run.ray is not None:
             self._cluster.enter_context(connected(self.run.ray, self.run.jobs))
-        self._save("running")
         return self
 
     def __exit__(self, kind: object, *_: object) -> None:
         """Say how it ended; an interrupt says what is finished."""
         self._cluster.close()
+        if not self._has_room:
+            return
         self._save("stopped" if kind is not None else "failures" if self.tally.failed else "complete")
         if kind is KeyboardInterrupt:
             there = self.tally.done + self.tally.skipped
@@ -145,15 +157,15 @@ class Run:
             )
 
     def make_room(
-        self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[], None] = lambda: None
+        self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[bool], None] = lambda _: None
     ) -> None:
-        """Make the folder of the results and, to overwrite, remove what is there.
+        """Make the folder of the results and, to overwrite, remove what is there; say that it runs.
 
         Parameters
         ----------
         keys : ids of the images
         outputs : the results, and those of steps before
-        also : removes what else is to be made anew
+        also : removes what else is to be made anew; told whether that is of the same arguments
 
         Raises
         ------
@@ -171,7 +183,11 @@ class Run:
                 for part in outputs:
                     for key in keys:
                         part.remove(key)
-                also()
+                also(self._same)
+                if not self._same:
+                    self.record.remove_others()
+        self._has_room = True
+        self._save("running")
 
     def left(self, keys: Sequence[str]) -> list[str]:
         """The images that have not failed."""
@@ -196,7 +212,7 @@ class Run:
         UserError
             The first images failed, all of them, or nothing can be written.
         """
-        complete = set()
+        complete, before = set(), len(self.tally.failed)
         with Progress(len(keys), what, quiet=self.run.quiet) as progress:
             for outcome in _outcomes(task, keys, self.run, device, self.out):
                 progress.advance(outcome.status)
@@ -204,7 +220,7 @@ class Run:
                     complete.add(outcome.key)
                 if last or outcome.status == "failed":
                     self.tally.add(outcome)
-                self.tally.check(bool(complete))
+                self.tally.check(bool(complete), before=before)
         return [key for key in keys if key in complete]
 
     def report(self) -> FolderReport:

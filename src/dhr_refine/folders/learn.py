@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,12 +30,13 @@ _LARGE = 2**28
 
 
 class Learned(NamedTuple):
-    """What is learned of some images."""
+    """What a list of images comes to."""
 
     state: dict[str, Any] | None
-    """Of their memory; None if there is nothing to learn."""
+    """Of their memory, None if none of them has features and tags."""
     failed: list[Outcome]
     images: int
+    """How many there were."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Learner:
     """Makes a memory of some images."""
 
     sources: Sources
+    dim: int
 
     def __call__(self, keys: Sequence[str], known: ClassDiscriminant | None) -> Learned:
         """The memory of these images, by what is known of the classes already."""
@@ -54,7 +57,7 @@ class Learner:
                 if not tags:
                     continue
                 uss = self.sources.uss_of(key)
-                memory = memory or new_memory(self.sources, len(uss))
+                memory = memory or new_memory(self.sources, self.dim)
                 options: Any = {"ignore_index": self.sources.ignore_index, "known": known}
                 memory.update(uss, mask, labels=list(tags), **options)
             except Exception as error:
@@ -94,8 +97,10 @@ def learn(
     """
     size = max(_LEAST, -(-len(keys) // _LISTS))
     jobs = run.processes(len(keys), "cpu")
+    before = len(tally.failed)
+    learner = partial(Learner, sources, _find_dim(sources, keys))
     with (
-        Pool(partial(Learner, sources), jobs, _give_up) as pool,
+        Pool(learner, jobs, _give_up) as pool,
         Progress(len(keys) * (rounds + 1), "class memory", quiet=run.quiet) as progress,
     ):
         memory: ClassMemory | None = None
@@ -109,15 +114,16 @@ def learn(
             memory = None
             results = pool.run(chunks, known)
             if run.ray is not None:
-                learner, options = partial(Learner, sources), {"jobs": run.jobs, "give_up": _give_up}
-                results = lists_on_ray(learner, chunks, known, address=run.ray, **options)
-            for part in results:
-                for outcome in part.failed:
+                options: Any = {"address": run.ray, "jobs": run.jobs, "give_up": _give_up}
+                results = lists_on_ray(learner, chunks, known, **options)
+            # A list whose process died comes back image by image.
+            for state, failed, images in results:
+                for outcome in failed:
                     tally.add(outcome)
-                for number in range(part.images):
-                    progress.advance("failed" if number < len(part.failed) else "done")
-                memory = _merged(memory, part.state)
-                tally.check(memory is not None)
+                for number in range(images):
+                    progress.advance("failed" if number < len(failed) else "done")
+                memory = _merged(memory, state)
+                tally.check(memory is not None, before=before)
             if memory is None:
                 break
     if memory is None:
@@ -135,6 +141,14 @@ def _merged(memory: ClassMemory | None, state: dict[str, Any] | None) -> ClassMe
         return other
     memory.merge(other)
     return memory
+
+
+def _find_dim(sources: Sources, keys: Sequence[str]) -> int:
+    """The number of channels of the first features that can be read: files of others fail."""
+    for key in keys:
+        with suppress(Exception):  # whoever reads it for the memory tells why
+            return len(sources.uss_of(key))
+    return 1
 
 
 def _give_up(key: str, why: str) -> Learned:

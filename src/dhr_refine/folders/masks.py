@@ -125,6 +125,8 @@ def refine_folder(
     ------
     UserError
         Something that is wrong for all images: an argument, a folder, results of other arguments in ``out``.
+    ValueError, TypeError
+        A number or a choice that no image could be refined with.
 
     Examples
     --------
@@ -155,8 +157,12 @@ def carry_out(plan: MaskPlan) -> FolderReport:
     memory.check(sources.classes)
     keys = run.choose(lambda: sources.cam_files.keys())
     with Run("masks", plan.out, plan.arguments, run) as started:
-        remembered = Remembered(plan.out / MEMORY, run.place)
-        started.make_room(keys, (plan.task.outputs, base.outputs, plan.features.outputs), remembered.remove)
+        remembered = Remembered(plan.out / MEMORY, keys, run.place)
+        # What a run makes it removes; what it is given it keeps, wherever that is.
+        made = [plan.task.outputs]
+        made += [base.outputs] if sources.masks is None else []
+        made += [plan.features.outputs] if memory.is_learned and sources.uss is None else []
+        started.make_room(keys, made, remembered.remove)
         dialect = find_dialect(sources, sources.cam_files.keys())
         started.record.extra["cam_background"] = dialect._asdict()
         sources = replace(sources, cam_background=dialect.background)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..checks import check_range, describe
 from ..datasets.items import read_list
+from ..datasets.texts import check_key
 from ..errors import UsageError
 
 PathLike = str | os.PathLike[str]
@@ -51,6 +54,8 @@ class RunOptions:
     ------
     UsageError
         ``part`` is no part of a whole, or a number is below 1.
+    ValueError, TypeError
+        ``wait`` is no number, or below 0.
 
     Examples
     --------
@@ -76,6 +81,7 @@ class RunOptions:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        check_range(self.wait, "wait", 0.0, math.inf)
 
     @property
     def place(self) -> tuple[int, int] | None:
@@ -98,6 +104,8 @@ class RunOptions:
         ------
         UsageError
             None is left.
+        UserError
+            An id is none, as it has folders in it.
         """
         if self.ids is not None:
             keys = read_ids(self.ids)
@@ -133,8 +141,14 @@ def read_ids(ids: Sequence[str] | PathLike) -> list[str]:
         found = [part.strip() for part in os.fspath(ids).split(",") if part.strip()]
         if not found:
             raise UsageError(f"ids (--ids) must be ids with commas or a file of them, got {ids!r}")
-        return found
-    return list(ids)
+    else:
+        found = list(ids)
+        if not all(isinstance(key, str) for key in found):
+            raise TypeError(
+                f"ids must be a list of image ids, got {describe(ids)}: pass ['2007_000033'], say"
+            )
+    # Files of these names are written, and removed to make them anew.
+    return [check_key(key, Path("ids (--ids)")) for key in found]
 
 
 def _cores() -> int:

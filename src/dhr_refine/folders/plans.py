@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+from ..checks import check_choice, check_count, check_positive, check_range
 from ..datasets.classes import Background, ClassSet, class_set
-from ..edges import Boundary
+from ..edges import Boundary, check_boundary
 from ..errors import UsageError, reading, writing
 from ..files.writing import write_atomic
 from ..memory import ClassMemory
@@ -19,7 +20,7 @@ from .learn import ROUNDS
 from .options import PathLike, RunOptions
 from .outputs import Outputs
 from .refine import RefineTask
-from .settings import Settings, arguments_of, own_path
+from .settings import Settings, arguments_of, check_score, own_path
 from .sources import CamBackground
 
 BASE = "base"
@@ -137,6 +138,15 @@ def plan_masks(
         run.ray is not None,
     )
     settings.check()
+    check_range(tau, "tau", -1.0, 1.0)
+    check_positive(reg, "reg")
+    check_count(rounds, "rounds", 0)
+    check_score(base_score, alpha)
+    check_boundary(boundary, "boundary")
+    if cam_background is not None:
+        check_choice(cam_background, "cam_background", ("first", "none"))
+    if isinstance(recipe, str):
+        check_choice(recipe, "recipe", tuple(RECIPES))
     if (uss is None) == (uss_model is None):
         raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
     if wss and wss_model is not None:

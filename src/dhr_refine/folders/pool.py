@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
+from multiprocessing import resource_tracker
 from multiprocessing.connection import wait
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -107,7 +109,8 @@ class Pool(Generic[Result]):
     def _submit(self, chunk: Sequence[str], *rest: Any) -> Future[Result]:
         self._executor = self._executor or _start(self.open_job, self.jobs)
         try:
-            return self._executor.submit(_call, chunk, *rest)
+            with _deaf():
+                return self._executor.submit(_call, chunk, *rest)
         except BrokenProcessPool as error:
             future: Future[Result] = Future()
             future.set_exception(error)
@@ -117,7 +120,9 @@ class Pool(Generic[Result]):
         """The result of a list in a process of its own, or of its images one by one if that dies."""
         try:
             with _start(self.open_job, 1) as executor:
-                yield executor.submit(_call, chunk, *rest).result()
+                with _deaf():
+                    future = executor.submit(_call, chunk, *rest)
+                yield future.result()
         except BrokenProcessPool:
             if len(chunk) == 1:
                 yield self.give_up(chunk[0], "its process died twice, perhaps for want of memory")
@@ -130,6 +135,23 @@ def _start(open_job: Callable[[], Job], jobs: int) -> ProcessPoolExecutor:
     # Not forked: threads and accelerators of this process would not survive it.
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(jobs, mp_context=context, initializer=_begin, initargs=(open_job,))
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that start inside are deaf to Ctrl-C from their first moment on; this one hears it after.
+
+    It reaches the whole group of processes, and one that is still importing would print where.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # its start would end the block in some versions of Python
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _job: Job | Exception | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -23,6 +24,7 @@ from .outcomes import Outcome
 NAME = "dhr_refine.json"
 """The file of a run; that of a part has the part in its name."""
 _STALE = 3600.0  # seconds
+_ENDS = re.compile(r"[\s,;#\[\]]")
 
 
 class Record:
@@ -88,6 +90,13 @@ class Record:
             )
         return not differing
 
+    def remove_others(self) -> None:
+        """Remove what runs of other arguments have left, when none of their results is there any more."""
+        for path in _paths(self.out):
+            if differences(_read(path), self.made_by):
+                path.unlink(missing_ok=True)
+                path.with_name(f"{path.stem}-failed.txt").unlink(missing_ok=True)
+
     @staticmethod
     def read_differences(out: Path, verb: str, arguments: Mapping[str, Any]) -> list[str]:
         """What differs between runs into a folder and one of these arguments, in words."""
@@ -112,11 +121,11 @@ class Record:
             },
             **self.extra,
         }
-        lines = [f"{one.key}\t{one.stage}\t{one.message}\n" for one in failed]
+        lines = [f"{_quoted(one.key)}\t{one.stage}\t# {one.message}\n" for one in failed]
         with writing(self.out, "--out"):
-            write_atomic(self.path, json.dumps(content, indent=1, ensure_ascii=False).encode())
+            write_atomic(self.path, _bytes(json.dumps(content, indent=1, ensure_ascii=False)))
             if lines:
-                write_atomic(self.failed_path, "".join(lines).encode())
+                write_atomic(self.failed_path, _bytes("".join(lines)))
             else:
                 self.failed_path.unlink(missing_ok=True)
 
@@ -129,6 +138,16 @@ class Record:
                         path.unlink()
 
 
+def _bytes(text: str) -> bytes:
+    """UTF-8, in which names of files that are none are told with their bytes written out."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _quoted(key: str) -> str:
+    """An id as lists are read: in quotes, if something in it could end it."""
+    return f'"{key}"' if _ENDS.search(key) else key
+
+
 def made_by(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     """What results depend on, as it comes back from JSON."""
     return json.loads(json.dumps({"verb": verb, "arguments": dict(arguments)}))
@@ -136,8 +155,12 @@ def made_by(verb: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 def _all_differences(out: Path, own: Mapping[str, Any]) -> list[str]:
     """What differs from the first run of other arguments that a folder has results of."""
-    paths = sorted(out.glob(f"{NAME.removesuffix('.json')}*.json"))
-    return next((found for path in paths if (found := differences(_read(path), own))), [])
+    return next((found for path in _paths(out) if (found := differences(_read(path), own))), [])
+
+
+def _paths(out: Path) -> list[Path]:
+    """The files of all runs into a folder."""
+    return sorted(out.glob(f"{NAME.removesuffix('.json')}*.json"))
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ class Refiner:
             [item.image.to(device) for item in items],
         ]
         options: dict[str, Any] = {
-            "labels": [list(item.tags) for item in items],
+            "labels": torch.stack([self._multi_hot(item.tags) for item in items]),
             "background": task.sources.classes.background,
             "ignore_index": task.sources.ignore_index,
             "tau": task.tau,
@@ -131,6 +131,12 @@ class Refiner:
             Result(mask.cpu(), probs.cpu(), labels.tolist())
             for mask, probs, labels in zip(steps.mask, steps.probs, steps.classes)
         ]
+
+    def _multi_hot(self, tags: Sequence[int]) -> Tensor:
+        """Tags as (C,), which tells the number of classes beside CAMs of the tags alone."""
+        row = torch.zeros(len(self.task.sources.classes.foreground))
+        row[list(tags)] = 1
+        return row
 
     def _kept(self, item: Maps) -> Result:
         """The base mask as the result; where it is known, it is certain."""

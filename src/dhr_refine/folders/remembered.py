@@ -17,6 +17,8 @@ from .sources import Sources
 
 # Seconds between two looks for the memories of other parts.
 _LOOK = 1.0
+# Names of files may hold any bytes.
+_NAMES = "surrogateescape"
 
 
 @dataclass(frozen=True)
@@ -26,10 +28,12 @@ class Remembered:
     Parameters
     ----------
     folder : for the files
+    images : ids of all images of this run, those that fail too: mended ones go by the memory that there is
     part : (k, n) of this run, None if it has no parts
     """
 
     folder: Path
+    images: Sequence[str]
     part: tuple[int, int] | None = None
 
     @property
@@ -42,6 +46,14 @@ class Remembered:
     ) -> Path:
         """The memory of all images, learned if it is not there.
 
+        Parameters
+        ----------
+        sources : with base masks and USS features
+        keys : ids of the images that have not failed
+        run : how it is carried out
+        tally : counts the images that fail
+        rounds : passes after the first
+
         Raises
         ------
         UsageError
@@ -49,19 +61,27 @@ class Remembered:
         Unfinished
             Other parts have not learned theirs yet.
         """
-        if not self._is_of(self.path, keys):
+        if not self._is_of(self.path):
             mine = self.path if self.part is None else self._of_part(self.part[0])
-            if not self._is_of(mine, keys):
+            if not self._is_of(mine):
                 memory = learn(sources, keys, run, tally, rounds=rounds)
-                self._keep(mine, memory, keys)
+                self._keep(mine, memory, self.images)
             if self.part is not None:
                 self._merge(self.part[1], run.wait)
         return self.path
 
-    def remove(self) -> None:
-        """Remove those that this run would learn."""
+    def remove(self, same: bool) -> None:
+        """Remove what this run would learn.
+
+        Parameters
+        ----------
+        same : whether they are of runs with the same arguments: one of more images then serves some of them
+            that are made anew; of others all are removed
+        """
         own = self.path if self.part is None else self._of_part(self.part[0])
-        for path in (self.path, own):
+        if same and set(_listed(own)) - set(self.images):
+            return
+        for path in (self.path, own) if same else self.folder.glob("*.npz"):
             path.unlink(missing_ok=True)
             path.with_suffix(".txt").unlink(missing_ok=True)
 
@@ -69,12 +89,11 @@ class Remembered:
         assert self.part is not None
         return self.folder / f"part-{number}-of-{self.part[1]}.npz"
 
-    def _is_of(self, path: Path, keys: Sequence[str]) -> bool:
+    def _is_of(self, path: Path) -> bool:
         """Whether there is a memory, of these images or more."""
-        listed = path.with_suffix(".txt")
-        if not (path.is_file() and listed.is_file()):
+        if not (path.is_file() and path.with_suffix(".txt").is_file()):
             return False
-        more = set(keys) - set(listed.read_text(encoding="utf-8").splitlines())
+        more = set(self.images) - set(_listed(path))
         if more:
             raise UsageError(
                 f"{path} is a memory of other images ({min(more)} is not among them): name another "
@@ -87,7 +106,7 @@ class Remembered:
         with writing(path, "--out"):
             self.folder.mkdir(exist_ok=True)
             # The list first: a memory without one counts as none.
-            write_atomic(path.with_suffix(".txt"), "".join(f"{key}\n" for key in keys).encode())
+            write_atomic(path.with_suffix(".txt"), "".join(f"{key}\n" for key in keys).encode(errors=_NAMES))
             memory.save(path)
 
     def _merge(self, count: int, wait: float) -> None:
@@ -107,10 +126,16 @@ class Remembered:
         for path in paths:
             with reading(path, "remove it and run its part again"):
                 memory = ClassMemory.load(path)
-                keys += path.with_suffix(".txt").read_text(encoding="utf-8").splitlines()
+                keys += _listed(path)
             if merged is None:
                 merged = memory
             else:
                 merged.merge(memory)
         assert merged is not None
         self._keep(self.path, merged, keys)
+
+
+def _listed(path: Path) -> list[str]:
+    """The images that a memory is of; none if it has no list, which counts as no memory."""
+    listed = path.with_suffix(".txt")
+    return listed.read_text(encoding="utf-8", errors=_NAMES).splitlines() if listed.is_file() else []

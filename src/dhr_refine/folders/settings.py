@@ -12,13 +12,14 @@ from typing import Any
 
 import torch
 
+from ..checks import check_choice, check_positive, check_range
 from ..datasets.cache import digest
 from ..datasets.classes import ClassSet
 from ..datasets.tags import read_tags
 from ..errors import UsageError
 from ..viz.palettes import palette
 from .options import PathLike
-from .outputs import Outputs
+from .outputs import COLOUR, PROBS, Outputs
 from .sources import CamBackground, Sources
 
 MOST_LABELS = 256
@@ -65,6 +66,15 @@ class Settings:
         colours = palette(min(self.classes.num_classes, 255)) if self.palette else None
         return Outputs(self.out, colours, probs)
 
+    def check_apart(self, name: str, path: Path) -> None:
+        """Raise a UsageError if results would be written among what is read."""
+        for written in (self.out, self.out / COLOUR, self.out / PROBS):
+            if os.path.realpath(path) == os.path.realpath(written):
+                raise UsageError(
+                    f"out (--out) would be written to the folder of {name}, {path}: name another one, which "
+                    "may be new"
+                )
+
     def sources(
         self,
         images: PathLike,
@@ -82,8 +92,9 @@ class Settings:
         paths = {name: own_path(path) for name, path in given.items() if path is not None}
         levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
         for name, path in {"images": own_path(images), **paths}.items():
-            if os.path.realpath(path) == os.path.realpath(self.out):
-                raise UsageError(f"out (--out) is the folder of {name}: name another one, which may be new")
+            self.check_apart(name, path)
+        for path in map(own_path, levels):
+            self.check_apart("wss", path)
         sources = Sources(
             own_path(images),
             cams=paths.get("cams"),
@@ -116,6 +127,16 @@ class Settings:
                     f"{foreground - 1}: pass the classes of this data set (--classes)"
                 )
         return table
+
+
+def check_score(score: object, alpha: float | None) -> None:
+    """Raise unless a background score is one that ``base_mask`` takes, or None, and its exponent too."""
+    if isinstance(score, str):
+        check_choice(score, "base_score", ("power",))
+    elif score is not None:
+        check_range(score, "base_score", 0.0, 1.0)  # pyright: ignore
+    if alpha is not None:
+        check_positive(alpha, "alpha")
 
 
 def own_path(path: PathLike) -> Path:

@@ -44,11 +44,11 @@ class Sources:
         return read_picture(self.image_files[key])
 
     def tags_of(self, key: str) -> tuple[int, ...]:
-        """0-based foreground classes of an image: those of the tags, else the keys of its CAM file."""
+        """0-based foreground classes of an image, sorted: of the tags, else the keys of its CAM file."""
         if self.tags is not None:
             if key not in self.tags:
                 raise UserError(f"the tags have no entry for image {key}: complete them")
-            return self.tags[key]
+            return tuple(sorted({*self.tags[key]}))
         path = self.cam_files[key]
         cams, told = read_safely(path, lambda: read_told(path, **self._cam_options))
         if not told:
@@ -56,7 +56,13 @@ class Sources:
                 f"{path} holds a map for each of {len(cams.keys)} classes and does not tell the tags of its "
                 "image: pass --tags"
             )
-        return tuple(cams.keys.tolist())
+        tags, most = tuple(cams.keys.tolist()), len(self.classes.foreground)
+        if tags and tags[-1] >= most:
+            raise UserError(
+                f"{path} has a map of class {tags[-1]}, but the foreground classes are 0 to {most - 1}: pass "
+                "the classes of this data set (--classes), or --cam-background first if 0 is the background there"
+            )
+        return tags
 
     def cams_of(self, key: str, tags: tuple[int, ...]) -> Tensor:
         """(K, h, w) float32 CAMs of the tags; an image without tags needs no file."""
