@@ -154,3 +154,11 @@ def files_of(out: Path) -> dict[str, bytes]:
         for path in sorted(out.rglob("*"))
         if path.is_file() and not path.name.startswith((".", "dhr_refine"))
     }
+
+
+def command(data: SmallSet, out: Path, *more: str) -> list[str]:
+    """The command line of ``dhr-refine masks`` on a data set."""
+    where = [word for name in ("cams", "masks", "uss") for word in (f"--{name}", str(data.root / name))]
+    wss = ["--wss", *(str(path) for path in data.inputs["wss"])]
+    labels = ["--classes", str(data.num_classes), "--background", data.background, "--boundary", "none"]
+    return ["masks", str(data.images), *where, *wss, *labels, "--quiet", "--out", str(out), *more]
