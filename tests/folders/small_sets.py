@@ -161,4 +161,5 @@ def command(data: SmallSet, out: Path, *more: str) -> list[str]:
     where = [word for name in ("cams", "masks", "uss") for word in (f"--{name}", str(data.root / name))]
     wss = ["--wss", *(str(path) for path in data.inputs["wss"])]
     labels = ["--classes", str(data.num_classes), "--background", data.background, "--boundary", "none"]
-    return ["masks", str(data.images), *where, *wss, *labels, "--quiet", "--out", str(out), *more]
+    start = ["masks", str(data.images), *where, *wss, "--quiet", "--jobs", "1"]
+    return [*start, *labels, "--out", str(out), *more]

@@ -103,7 +103,7 @@ def test_an_image_of_a_damaged_cam_is_mended_in_a_run_that_makes_base_masks_and_
 
 
 @pytest.mark.parametrize(
-    "key", ["my image", "a,b", "a;b", "a#b", "patch[1, 0]", "a (2)", "naïve", "image_id", "id", 'say "x'],
+    "key", ["my image", "a,b", "a;b", "a#b", "patch[1, 0]", "a (2)", "naïve", 'say_"x'],
 )
 def test_the_list_of_failures_names_any_image(tmp_path, key):
     (tmp_path / "images").mkdir()
@@ -186,7 +186,7 @@ class TestProcessesThatDie:
 
         data = write_set(tmp_path / "set", 17)
         places = {name: data.root / name for name in ("images", "cams", "masks", "uss")}
-        sources = DyingSources(**places, classes=class_set(9), deadly="photo_02")
+        sources = DyingSources(**places, classes=class_set(9), cam_background="none", deadly="photo_02")
         tally = Tally()
         found = learn(sources, list(data.scenes), TWO, tally, rounds=1)
         assert [(one.key, one.stage) for one in tally.failed] == [("photo_02", "process")]
@@ -322,8 +322,8 @@ def test_base_masks_that_a_run_is_given_are_never_removed(data, tmp_path):
 @pytest.mark.parametrize("below", ["", "colour", "probs"])
 def test_results_are_not_written_among_what_is_read(data, tmp_path, name, below):
     place = data.root / ("wss1" if name == "wss" else name)
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / below).rmdir() if below else (tmp_path / "out").rmdir()
+    if below:
+        (tmp_path / "out").mkdir()
     (tmp_path / "out" / below).symlink_to(place)
     with pytest.raises(UsageError, match=rf"would be written to the folder of {name}, .*: name another one"):
         refine_folder(data.images, out=tmp_path / "out", **data.inputs, run=QUIET)
