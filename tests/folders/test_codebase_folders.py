@@ -36,7 +36,7 @@ def irn(folder, key, tags, maps):
 
 
 def seam(folder, key, tags, maps):
-    np.save(folder / f"{key}.npy", {tag: one for tag, one in zip(tags, maps.numpy())})
+    np.save(folder / f"{key}.npy", dict(zip(tags, maps.numpy())))
 
 
 def seam_crf(folder, key, tags, maps):

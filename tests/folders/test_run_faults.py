@@ -103,7 +103,8 @@ def test_an_image_of_a_damaged_cam_is_mended_in_a_run_that_makes_base_masks_and_
 
 
 @pytest.mark.parametrize(
-    "key", ["my image", "a,b", "a;b", "a#b", "patch[1, 0]", "a (2)", "naïve", 'say_"x'],
+    "key",
+    ["my image", "a,b", "a;b", "a#b", "patch[1, 0]", "a (2)", "naïve", 'say_"x'],
 )
 def test_the_list_of_failures_names_any_image(tmp_path, key):
     (tmp_path / "images").mkdir()
@@ -381,7 +382,11 @@ def test_features_come_from_one_place(data, tmp_path, capsys):
         ({"recipe": "mine"}, ValueError, "recipe must be one of 'default'"),
         ({"cam_background": "last"}, ValueError, "cam_background must be one of 'first', 'none'"),
         ({"background": "middle"}, ValueError, "background must be one of"),
-        ({"tags": {"photo_00": [8]}}, UsageError, "tag 8 for photo_00, but the foreground classes are 0 to 7"),
+        (
+            {"tags": {"photo_00": [8]}},
+            UsageError,
+            "tag 8 for photo_00, but the foreground classes are 0 to 7",
+        ),
         ({"run": RunOptions(ids=[1])}, TypeError, "ids must be a list of image ids"),
         ({"run": RunOptions(ids=["../x"])}, UserError, r"ids \(--ids\) has the image id '../x'"),
         ({"run": RunOptions(ids="../x")}, UserError, r"ids \(--ids\) has the image id '../x'"),

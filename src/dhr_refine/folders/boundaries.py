@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -242,9 +241,11 @@ class EdgeTask:
             raise UserError(
                 f"{path} has {len(probs)} maps for {count} labels: save keys beside them, or pass --classes"
             )
-        labels = list(range(count)) if keys is None else [int(key) for key in np.asarray(keys).ravel()]
-        if len(labels) != len(probs) or not all(0 <= label < count for label in labels):
+        labels = list(range(count)) if keys is None else read_numbers(keys, path).ravel().tolist()
+        known = {*range(count)}
+        if not labels or len(labels) != len(probs) or len({*labels} & known) != len(labels):
             raise UserError(
-                f"{path} has {len(probs)} maps and the keys {labels[:10]}: one label below {count} each"
+                f"{path} has {len(probs)} maps and the keys {labels[:10]}: one label below {count} for each, "
+                "another for every map"
             )
-        return probs, tuple(labels)
+        return probs, tuple(map(int, labels))

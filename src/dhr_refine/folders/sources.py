@@ -44,7 +44,7 @@ class Sources:
         return read_picture(self.image_files[key])
 
     def tags_of(self, key: str) -> tuple[int, ...]:
-        """0-based foreground classes of an image, sorted: of the tags, else the keys of its CAM file."""
+        """0-based foreground classes of an image, sorted: those of the tags, or the keys of its CAM file."""
         if self.tags is not None:
             if key not in self.tags:
                 raise UserError(f"the tags have no entry for image {key}: complete them")
