@@ -138,15 +138,10 @@ def plan_masks(
         run.ray is not None,
     )
     settings.check()
-    check_range(tau, "tau", -1.0, 1.0)
-    check_positive(reg, "reg")
-    check_count(rounds, "rounds", 0)
     check_score(base_score, alpha)
-    check_boundary(boundary, "boundary")
+    _check_step(tau, reg, rounds, boundary, recipe)
     if cam_background is not None:
         check_choice(cam_background, "cam_background", ("first", "none"))
-    if isinstance(recipe, str):
-        check_choice(recipe, "recipe", tuple(RECIPES))
     if (uss is None) == (uss_model is None):
         raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
     if wss and wss_model is not None:
@@ -166,3 +161,13 @@ def plan_masks(
     )
     base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
     return MaskPlan(task, base, MemoryWish(memory, rounds, save_memory), run)
+
+
+def _check_step(tau: float, reg: float, rounds: int, boundary: Boundary, recipe: Recipe | str) -> None:
+    """Raise for what no image could be refined with, before one is tried."""
+    check_range(tau, "tau", -1.0, 1.0)
+    check_positive(reg, "reg")
+    check_count(rounds, "rounds", 0)
+    check_boundary(boundary, "boundary")
+    if isinstance(recipe, str):
+        check_choice(recipe, "recipe", tuple(RECIPES))

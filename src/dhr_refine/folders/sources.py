@@ -60,7 +60,7 @@ class Sources:
         if tags and tags[-1] >= most:
             raise UserError(
                 f"{path} has a map of class {tags[-1]}, but the foreground classes are 0 to {most - 1}: pass "
-                "the classes of this data set (--classes), or --cam-background first if 0 is the background there"
+                "the classes of this data set (--classes), or --cam-background first if 0 is the background"
             )
         return tags
 
