@@ -7,7 +7,7 @@ from pathlib import Path
 
 from .arguments import number
 from .cam_options import add_cams, add_reading, base_options
-from .choosing import add_choice, add_files, add_labels, add_run, run_options, tell
+from .choosing import add_choice, add_files, add_labels, add_run, read_labels, run_options, tell
 
 HELP = "refine the edges of CAMs, masks or probabilities with a dense CRF, PAR or PAMR"
 DESCRIPTION = (
@@ -35,7 +35,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="dhr",
         help="constants of the CRF in these codebases (%(default)s)",
     )
-    parser.add_argument("--method", choices=("crf", "par", "pamr"), default="crf", help="(%(default)s)")
+    parser.add_argument(
+        "--method", choices=("crf", "par", "pamr"), default="crf", help="boundary tool (%(default)s)"
+    )
     parser.add_argument(
         "--gt-prob", type=number(0, 1), default=0.7, metavar="P", help="trust in --masks (%(default)s)"
     )
@@ -59,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
         preset=arguments.preset,
         method=arguments.method,
         tags=arguments.tags,
-        classes=arguments.classes,
+        classes=read_labels(arguments),
         background=arguments.background,
         ignore_index=arguments.ignore_index,
         cam_background=arguments.cam_background,

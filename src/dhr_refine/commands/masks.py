@@ -8,7 +8,7 @@ from typing import Any
 
 from .arguments import number, whole
 from .cam_options import BOUNDARIES, add_cams, add_reading, base_options
-from .choosing import add_choice, add_files, add_labels, add_run, run_options, tell
+from .choosing import add_choice, add_files, add_labels, add_run, read_labels, run_options, tell
 
 HELP = "refine the base masks of a data set"
 DESCRIPTION = (
@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
         type=number(0),
         default=0.0,
         metavar="S",
-        help="seconds to wait for the memories of other parts",
+        help="seconds to wait for the memories of other parts, with --part and --memory auto (0)",
     )
 
 
@@ -52,7 +52,10 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     add_labels(parser)
     step = parser.add_argument_group("the step")
     step.add_argument(
-        "--recipe", choices=("default", "paper", "released"), default="default", help="(%(default)s)"
+        "--recipe",
+        choices=("default", "paper", "released"),
+        default="default",
+        help="variant of the algorithm (%(default)s)",
     )
     step.add_argument(
         "--tau", type=number(-1, 1), default=0.8, help="cosine above which classes are alike (0.8)"
@@ -63,8 +66,19 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="auto|FILE",
         help="class memory: learned from these images first, or one that there is",
     )
-    step.add_argument("--rounds", type=whole(0, 1000), default=6, metavar="N", help="of --memory auto (6)")
-    step.add_argument("--save-memory", type=Path, metavar="FILE", help="another copy of the memory of auto")
+    step.add_argument(
+        "--rounds",
+        type=whole(0, 1000),
+        default=6,
+        metavar="N",
+        help="rounds of learning of --memory auto (%(default)s)",
+    )
+    step.add_argument(
+        "--save-memory",
+        type=Path,
+        metavar="FILE",
+        help="where to keep another copy of the memory that --memory auto learns",
+    )
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -84,7 +98,7 @@ def options_of(arguments: argparse.Namespace) -> dict[str, Any]:
         wss=arguments.wss,
         wss_model=arguments.wss_model,
         tags=arguments.tags,
-        classes=arguments.classes,
+        classes=read_labels(arguments),
         background=arguments.background,
         ignore_index=arguments.ignore_index,
         cam_background=arguments.cam_background,
