@@ -9,9 +9,15 @@ import pytest
 import torch
 from scene_folder import CLASSES
 
-from dhr_refine.datasets.folders import read_class_cams, read_levels
+from dhr_refine.datasets.folders import cams_of_tags, read_levels
 from dhr_refine.errors import UserError
+from dhr_refine.files import read_cams
+from dhr_refine.files.contents import read_safely
 from dhr_refine.files.masks import read_mask
+
+
+def read_class_cams(path, tags, **options):
+    return cams_of_tags(path, read_safely(path, lambda: read_cams(path, **options)), tags)
 
 
 def test_cams_come_in_the_order_of_the_tags(folder, scenes):

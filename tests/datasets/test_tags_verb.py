@@ -65,7 +65,7 @@ def test_options_reach_the_reader(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["none.npy", "--out", "t.csv"], 1, "none.npy"),
+        (["none.npy", "--out", "t.csv"], 2, "none.npy"),
         (["cls_labels.npy", "--out", "t.csv", "--classes", "21"], 1, "but --classes 21 needs 20"),
         (["cls_labels.npy", "--out", "t.csv", "--classes", "pets"], 2, "--classes is 'pets': pass one of"),
         (["cls_labels.npy", "--out", "none/t.csv"], 2, "--out none/t.csv is no place for a file"),
@@ -109,3 +109,12 @@ def test_help_imports_nothing_that_takes_long():
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.splitlines()[-1].split() == ["none"]
     assert "SOURCE" in told.stdout
+
+
+@pytest.mark.parametrize("classes", ["21", "81", "coco"])
+def test_the_table_of_this_verb_is_read_as_numbers_whatever_the_classes(classes, tmp_path):
+    table = tmp_path / "own.csv"
+    table.write_text("id,tags\na,1 4\nb,5\nc,0 12\n")
+    out = tmp_path / "again.csv"
+    assert cli.main(["tags", str(table), "--out", str(out), "--classes", classes]) == 0
+    assert out.read_text().splitlines()[1:] == ["a,1 4", "b,5", "c,0 12"]

@@ -53,11 +53,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Read and write the tags."""
     from ..datasets.items import read_list
     from ..datasets.tags import read_tags, write_tags
-    from ..errors import UserError, writing
+    from ..errors import UsageError, UserError, writing
 
     check_place(arguments.out, "--out")
     classes = None if arguments.classes is None else read_labels(arguments)
     keys = None if arguments.list is None else read_list(arguments.list)
+    if not arguments.source.exists():
+        raise UsageError(f"SOURCE {arguments.source} is not there: pass a file or folder that is")
     tags = read_tags(
         arguments.source,
         classes=classes,

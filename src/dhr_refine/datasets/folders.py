@@ -4,29 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from ..errors import UserError
-from ..files import read_cams
-from ..files.contents import read_arrays, read_numbers, read_safely
+from ..files import Cams
+from ..files.contents import read_arrays, read_numbers
 
 
-def read_class_cams(
-    path: Path,
-    tags: Sequence[int],
-    *,
-    background: str | None = None,
-    allow_pickle: bool = False,
-) -> Tensor:
-    """CAMs of an image's tags out of a file in any form that ``read_cams`` takes.
+def cams_of_tags(path: Path, read: Cams, tags: Sequence[int]) -> Tensor:
+    """The CAMs of an image's tags out of those of a file.
 
     Parameters
     ----------
-    path : path of the file
+    path : path of the file, for errors
+    read : what ``read_cams`` finds there
     tags : 0-based foreground classes
-    background, allow_pickle : as in ``read_cams``
 
     Returns
     -------
@@ -35,12 +28,9 @@ def read_class_cams(
     Raises
     ------
     UserError
-        The file cannot be understood, or has no CAM of a tag.
-    OSError
-        The file cannot be opened.
+        A tag has no CAM.
     """
-    options: Any = {"background": background, "allow_pickle": allow_pickle}
-    cams, keys = read_safely(path, lambda: read_cams(path, **options))
+    cams, keys = read
     place = {key: row for row, key in enumerate(keys.tolist())}
     missing = [tag for tag in tags if tag not in place]
     if missing:

@@ -169,7 +169,9 @@ def _cells(rows: Rows) -> list[tuple[str, list[str]]]:
 def _words(cell: str, names: Mapping[str, int]) -> list[str]:
     """The tags of a cell, which may hold several; class names may have blanks."""
     parts = [part.strip(" '\"") for part in re.split("[;,|]", cell.strip("[](){} "))]
-    return [word for part in parts for word in ([part] if plain(part) in names else part.split())]
+    # Numbers do not join to the name of a class: "1 4" is no class "14".
+    whole = [part for part in parts if plain(part) in names and not part.replace(" ", "").isdecimal()]
+    return [word for part in parts for word in ([part] if part in whole else part.split())]
 
 
 def _are_multi_hot(values: Sequence[Sequence[int]], path: Path, known: Known, titles: Sequence[str]) -> bool:

@@ -23,7 +23,7 @@ from ..pretrained.named import fetch_weights
 from .job import Run
 from .options import PathLike, RunOptions
 from .report import FolderReport
-from .settings import own_path
+from .settings import check_apart, own_path
 
 _SUFFIXES = (".npy", ".npz")
 
@@ -95,6 +95,8 @@ def features_folder(
     """
     run = run or RunOptions()
     task = FeaturesTask(own_path(images), FeatureFiles(own_path(out)), own_name(model), size, layer, device)
+    for place in task.image_files.places:
+        check_apart(task.outputs.folder, "images", place)
     keys = run.choose(lambda: task.image_files.keys())
     if run.ray is None:
         fetch_weights(model)

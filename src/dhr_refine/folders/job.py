@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import UsageError, UserError, writing
+from ..files.regular import show_name
 from .on_ray import connected, run_on_ray
 from .options import CHUNK, RunOptions
 from .outcomes import Outcome
@@ -122,8 +123,8 @@ class Run:
 
     Raises
     ------
-    UsageError
-        The folder holds results of other arguments.
+    UserError
+        The folder cannot be written.
     """
 
     def __init__(self, verb: str, out: Path, arguments: Mapping[str, Any], run: RunOptions):
@@ -132,7 +133,7 @@ class Run:
         self.tally = Tally()
         self._cluster = ExitStack()
         self.record = Record(out, verb, arguments, part=run.place)
-        self._same = self.record.check(overwrite=run.overwrite)
+        self._differing = self.record.differing()
         self._has_room = False
 
     def __enter__(self) -> Run:
@@ -159,7 +160,10 @@ class Run:
     def make_room(
         self, keys: Sequence[str], outputs: Sequence[Files], also: Callable[[bool], None] = lambda _: None
     ) -> None:
-        """Make the folder of the results and, to overwrite, remove what is there; say that it runs.
+        """Make the folder of the results, and remove what is to be made anew; say that it runs.
+
+        Results of the same arguments stay, unless they are to be overwritten. Where there are none, what a
+        run of other arguments has left beside them is removed.
 
         Parameters
         ----------
@@ -170,24 +174,41 @@ class Run:
         Raises
         ------
         UsageError
-            There are results of other images that were made by other arguments.
+            There are results of other arguments that are not to be overwritten, or not all; or files that no
+            run has made.
         """
-        if not self._same and (others := outputs[0].others(keys)):
+        there = outputs[0].others(())
+        self._refuse(keys, there)
+        with writing(self.out, "--out"):
+            outputs[0].make_folders()
+            if self.run.overwrite or self._differing:
+                for part in outputs:
+                    for key in {*keys, *(part.others(()) if self._differing else ())}:
+                        part.remove(key)
+                also(not self._differing)
+            if self._differing:
+                self.record.remove_others()
+        self._has_room = True
+        self._save("running")
+
+    def _refuse(self, keys: Sequence[str], there: Sequence[str]) -> None:
+        """Raise a UsageError if what is there must not be touched."""
+        if there and self._differing and not self.run.overwrite:
+            raise UsageError(
+                f"{show_name(self.out)} holds results of another run ({'; '.join(self._differing)}): name "
+                "another folder with --out, or make them anew with --overwrite"
+            )
+        others = sorted({*there} - {*keys})
+        if others and self._differing:
             raise UsageError(
                 f"{self.out} has results of {len(others)} other images ({others[0]}) that were made by other "
                 "arguments: overwrite all of them, or name another folder with --out"
             )
-        with writing(self.out, "--out"):
-            outputs[0].make_folders()
-            if self.run.overwrite:
-                for part in outputs:
-                    for key in keys:
-                        part.remove(key)
-                also(self._same)
-                if not self._same:
-                    self.record.remove_others()
-        self._has_room = True
-        self._save("running")
+        if not self.record.exists and (strange := sorted({*there} & {*keys})):
+            raise UsageError(
+                f"{show_name(self.out)} has files of {len(strange)} of these images ({strange[0]}) that no "
+                "run has made: name another folder with --out"
+            )
 
     def left(self, keys: Sequence[str]) -> list[str]:
         """The images that have not failed."""

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..checks import check_choice, check_count, check_positive, check_range
 from ..datasets.classes import Background, ClassSet, class_set
 from ..edges import Boundary, check_boundary
-from ..errors import UsageError, reading, writing
+from ..errors import UsageError, UserError, reading, writing
 from ..files.writing import write_atomic
 from ..memory import ClassMemory
 from ..recipe import Recipe
@@ -49,8 +49,11 @@ class MemoryWish:
             raise UsageError("save_memory (--save-memory) keeps what memory='auto' learns: pass both")
         if self.given is None or self.is_learned:
             return
-        with reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
-            memory = ClassMemory.load(self.given)
+        try:
+            with reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
+                memory = ClassMemory.load(self.given)
+        except UserError as error:
+            raise UsageError(str(error)) from error
         if (memory.num_classes, memory.background) != (classes.num_classes, classes.background):
             raise UsageError(
                 f"{self.given} is a memory of {memory.num_classes} labels with background "

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from ..errors import UsageError, UserError, reason, writing
+from ..errors import UserError, reason, writing
 from ..files.regular import show_name
 from ..files.writing import write_atomic
 from ..version import __version__
@@ -34,13 +34,11 @@ class Record:
     ----------
     out : folder of the results, made if it is not there
     verb : what is done
-    arguments : what the results depend on; a run with others into the same folder is refused
+    arguments : what the results depend on
     part : (k, n) of a run on the k-th of n parts, from 1
 
     Raises
     ------
-    UsageError
-        The folder holds results of other arguments.
     UserError
         The folder cannot be written.
     """
@@ -74,21 +72,14 @@ class Record:
         stem = NAME.removesuffix(".json")
         return stem if self.part is None else f"{stem}-part-{self.part[0]}-of-{self.part[1]}"
 
-    def check(self, *, overwrite: bool) -> bool:
-        """Whether the folder holds results of the same arguments, or none: what is finished can stay.
+    @property
+    def exists(self) -> bool:
+        """Whether any run says how what is there was made."""
+        return bool(_paths(self.out))
 
-        Raises
-        ------
-        UsageError
-            It holds others and ``overwrite`` is False.
-        """
-        differing = _all_differences(self.out, self.made_by)
-        if differing and not overwrite:
-            raise UsageError(
-                f"{show_name(self.out)} holds results of another run ({'; '.join(differing)}): name another "
-                "folder with --out, or make them anew with --overwrite"
-            )
-        return not differing
+    def differing(self) -> list[str]:
+        """What differs between the runs into the folder and this one, in words."""
+        return _all_differences(self.out, self.made_by)
 
     def remove_others(self) -> None:
         """Remove what runs of other arguments have left, when none of their results is there any more."""

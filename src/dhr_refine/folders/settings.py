@@ -69,11 +69,7 @@ class Settings:
     def check_apart(self, name: str, path: Path) -> None:
         """Raise a UsageError if results would be written among what is read."""
         for written in (self.out, self.out / COLOUR, self.out / PROBS):
-            if os.path.realpath(path) == os.path.realpath(written):
-                raise UsageError(
-                    f"out (--out) would be written to the folder of {name}, {path}: name another one, which "
-                    "may be new"
-                )
+            check_apart(written, name, path)
 
     def sources(
         self,
@@ -106,6 +102,9 @@ class Settings:
             cam_background=cam_background,
             allow_pickle=allow_pickle,
         )
+        for name, files in sources.files().items():
+            for place in files.places:  # where a data set keeps them
+                self.check_apart(name, place)
         return sources if tags is None else replace(sources, tags=self._read_tags(tags, sources))
 
     def _read_tags(
@@ -127,6 +126,15 @@ class Settings:
                     f"{foreground - 1}: pass the classes of this data set (--classes)"
                 )
         return table
+
+
+def check_apart(out: Path, name: str, path: Path) -> None:
+    """Raise a UsageError if a folder for results is one that is read."""
+    if os.path.realpath(path) == os.path.realpath(out):
+        raise UsageError(
+            f"out (--out) would be written to the folder of {name}, {path}: name another one, which may be "
+            "new"
+        )
 
 
 def check_score(score: object, alpha: float | None) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from ..datasets.classes import ClassSet, class_set
-from ..datasets.folders import read_class_cams, read_levels
+from ..datasets.folders import cams_of_tags, read_levels
 from ..datasets.index import ARRAYS, MASKS, FileIndex
 from ..datasets.layouts import find_images, find_masks
-from ..errors import UserError
+from ..errors import UsageError, UserError
 from ..files.cams import read_told
 from ..files.contents import read_safely
 from ..files.masks import read_mask
@@ -68,7 +68,16 @@ class Sources:
         """(K, h, w) float32 CAMs of the tags; an image without tags needs no file."""
         if not tags:
             return torch.zeros(0, 1, 1)
-        return read_class_cams(self.cam_files[key], tags, **self._cam_options)
+        path = self.cam_files[key]
+        cams, told = read_safely(path, lambda: read_told(path, **self._cam_options))
+        most = len(self.classes.foreground)
+        if not told and len(cams.keys) != most:
+            raise UserError(
+                f"{path} holds {len(cams.keys)} maps without numbers, but there are {most} foreground "
+                "classes: pass the folder of CAMs (--cams), the classes of the data set (--classes), or "
+                "--cam-background first if the first map is the background"
+            )
+        return cams_of_tags(path, cams, tags)
 
     def mask(self, key: str, size: tuple[int, ...]) -> Tensor:
         """(H, W) int64 base mask."""
@@ -98,6 +107,17 @@ class Sources:
     @property
     def _cam_options(self) -> dict[str, Any]:
         return {"background": self.cam_background, "allow_pickle": self.allow_pickle}
+
+    def files(self) -> dict[str, FileIndex]:
+        """The files of every folder that is given, by what they are; a UsageError if a folder has none."""
+        try:
+            found = {"images": self.image_files}
+            found |= {} if self.cams is None else {"cams": self.cam_files}
+            found |= {} if self.masks is None else {"masks": self.mask_files}
+            found |= {} if self.uss is None else {"uss": self.uss_files}
+            return found | {f"wss {number}": files for number, files in enumerate(self.wss_files)}
+        except UserError as error:
+            raise UsageError(str(error)) from error
 
     @cached_property
     def image_files(self) -> FileIndex:
