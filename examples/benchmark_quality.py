@@ -72,8 +72,8 @@ from dhr_refine.datasets.tags import read_tags
 from dhr_refine.datasets.voc import voc_halves, voc_split
 from dhr_refine.errors import UserError, reading, require, run_command, writing
 from dhr_refine.files.writing import figure_png, without_nan, write_atomic
-from dhr_refine.folders.learn import ROUNDS
-from dhr_refine.folders.sources import Sources
+from dhr_refine.folders.work.learn import ROUNDS
+from dhr_refine.folders.work.sources import Sources
 from dhr_refine.pretrained.fetch import VIT_REQUIREMENT, cache_dir
 
 RECIPES = {"default": Recipe(), "released": Recipe.released(), "paper": Recipe.paper()}

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dhr_refine import viz
-from dhr_refine.folders.tables import percent
+from dhr_refine.folders.review.tables import percent
 from dhr_refine.metrics import ImageCounts, bootstrap, image_scores, scores_of, standard_error
 from dhr_refine.metrics.resampling import FIGURES
 from quality.evaluation import Row

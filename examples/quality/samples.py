@@ -17,7 +17,7 @@ from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.items import Item
 from dhr_refine.errors import UserError, explained
 from dhr_refine.files import read_mask
-from dhr_refine.folders.sources import Sources
+from dhr_refine.folders.work.sources import Sources
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.classifier import read_head
 from dhr_refine.pretrained.fetch import cache_dir, vit_file

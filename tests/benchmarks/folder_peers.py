@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from dhr_refine import read_cams, refine_mask
-from dhr_refine.folders.worker import Worker
+from dhr_refine.folders.runs.worker import Worker
 
 
 def refine_one(key: str, folder: Path, out: Path, boundary: Any = "crf") -> None:

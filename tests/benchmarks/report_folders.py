@@ -29,7 +29,7 @@ from dhr_refine.datasets.voc import voc_tags
 from dhr_refine.files import read_image
 from dhr_refine.folders import RunOptions, crf_folder, refine_folder
 from dhr_refine.folders.plans import BASE, plan_masks
-from dhr_refine.folders.worker import Worker
+from dhr_refine.folders.runs.worker import Worker
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.pretrained.classifier import read_head
 

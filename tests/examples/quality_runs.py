@@ -10,7 +10,7 @@ from dhr_refine.datasets.cache import Cache
 from dhr_refine.datasets.classes import class_set
 from dhr_refine.datasets.index import IMAGES, FileIndex
 from dhr_refine.datasets.items import select
-from dhr_refine.folders.sources import Sources
+from dhr_refine.folders.work.sources import Sources
 
 
 def arguments(folder, *more, leave_out=()):

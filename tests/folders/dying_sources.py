@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dhr_refine.folders.sources import Sources
+from dhr_refine.folders.work.sources import Sources
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from dhr_refine.errors import UsageError, UserError
 from dhr_refine.files import write_mask
 from dhr_refine.folders import RunOptions, refine_folder
 from dhr_refine.folders.features import features_folder
-from dhr_refine.folders.job import Run, given_up
-from dhr_refine.folders.on_ray import run_on_ray
-from dhr_refine.folders.worker import Worker
+from dhr_refine.folders.runs.job import Run, given_up
+from dhr_refine.folders.runs.on_ray import run_on_ray
+from dhr_refine.folders.runs.worker import Worker
 
 needs_ray = [
     pytest.mark.slow,

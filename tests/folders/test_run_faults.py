@@ -18,10 +18,12 @@ from small_sets import QUIET, command, files_of, read_png, refined, write_set
 from dhr_refine import cli
 from dhr_refine.datasets.items import read_list
 from dhr_refine.errors import UsageError, UserError
-from dhr_refine.folders import RunOptions, crf_folder, outputs, record, refine_folder
-from dhr_refine.folders.job import given_up
-from dhr_refine.folders.pool import Pool
-from dhr_refine.folders.worker import Worker
+from dhr_refine.folders import RunOptions, crf_folder, refine_folder
+from dhr_refine.folders.runs import record
+from dhr_refine.folders.runs.job import given_up
+from dhr_refine.folders.runs.pool import Pool
+from dhr_refine.folders.runs.worker import Worker
+from dhr_refine.folders.work import outputs
 
 TWO = RunOptions(jobs=2, quiet=True)
 
@@ -182,8 +184,8 @@ class TestProcessesThatDie:
         from dying_sources import DyingSources
 
         from dhr_refine.datasets.classes import class_set
-        from dhr_refine.folders.job import Tally
-        from dhr_refine.folders.learn import learn
+        from dhr_refine.folders.runs.job import Tally
+        from dhr_refine.folders.work.learn import learn
 
         data = write_set(tmp_path / "set", 17)
         places = {name: data.root / name for name in ("images", "cams", "masks", "uss")}
@@ -344,7 +346,7 @@ def test_probabilities_are_not_written_among_those_that_are_read(data):
         (["--part", "7/9", "--limit", "3"], "no image is left to work on"),
         (["--device", "cuda:77"], "device (--device) 'cuda:77' cannot be used"),
         (["--device", "fast"], "device (--device) 'fast' cannot be used"),
-        (["--ignore-index", "3"], "ignore_index (--ignore-index) 3 is the label of a class of 9"),
+        (["--ignore-index", "3"], "--ignore-index 3 is a class: labels go from 0 to 8"),
         (["--ignore-index", "-1"], "must be from 0 to 255"),
         (["--ids", ","], "ids (--ids) must be ids with commas or a file of them"),
         (["--save-memory", "x.npz"], "keeps what memory='auto' learns"),

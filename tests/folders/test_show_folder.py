@@ -18,7 +18,8 @@ from places import shared_folder
 from dhr_refine.datasets.classes import ClassSet
 from dhr_refine.errors import UsageError, UserError
 from dhr_refine.files.regular import show_name
-from dhr_refine.folders import ranking, show_folder
+from dhr_refine.folders import show_folder
+from dhr_refine.folders.review import ranking
 from dhr_refine.viz import overlay_mask
 
 CLASSES = 5

@@ -44,6 +44,14 @@ LAYERS = {
         ("cli",),
         ("__main__",),
     ),
+    "folders": (
+        ("runs",),
+        ("work", "review"),
+        ("settings",),
+        ("boundaries", "evaluate", "features", "show"),
+        ("plans",),
+        ("check", "masks"),
+    ),
     "crf": (
         ("geometry", "images", "recent", "terms", "unary", "labels"),
         ("backends", "scores"),

@@ -45,7 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..files.regular import show_name
     from ..folders import show_folder
-    from ..folders.cards import MOST_CLASSES
+    from ..folders.review.cards import MOST_CLASSES
     from ..folders.show import MOST_CARDS
 
     check_place(arguments.out, "--out")

@@ -1,16 +1,10 @@
 """Whole folders: from files of images, CAMs and features to files of masks, and to figures about them.
 
 ``masks.py`` refines a folder (``plans.py`` reads its arguments), ``boundaries.py`` its edges alone,
-``features.py`` saves features of images, ``check.py`` says what would go wrong; ``options.py`` says which
-images, and by how many processes. Below them: ``sources.py`` reads the files of an image and ``dialect.py``
-finds out how CAM files count; ``base.py``, ``refine.py`` and ``learn.py`` are the work on an image;
-``outputs.py`` writes its files. ``worker.py`` does that work on some images, ``pool.py`` calls it in several
-processes and ``on_ray.py`` on a cluster; ``job.py`` is a whole run, with its ``record.py``, ``progress.py``
-and ``report.py``.
-
-``evaluate.py`` compares masks with ground truth, ``scores.py`` says what came of it; ``show.py`` writes a
-page to look at, of images that ``ranking.py`` picks: ``cards.py`` is what it says of each, ``page.py`` the
-page around them. ``selection.py`` and ``tables.py`` serve both.
+``features.py`` saves features of images, ``check.py`` says what would go wrong, ``evaluate.py`` scores masks
+and ``show.py`` writes a page to look at. What is done with an image is in ``work/``, how it is carried out
+for all images in ``runs/``, what is said of masks in ``review/``; ``settings.py`` holds what all that write
+masks share.
 """
 
 from .boundaries import crf_folder
@@ -18,10 +12,10 @@ from .check import CheckReport, check_folder
 from .evaluate import evaluate_folder
 from .features import features_folder
 from .masks import refine_folder
-from .options import RunOptions
-from .outcomes import Outcome
-from .report import FolderReport
-from .scores import Change, FolderScores
+from .review.scores import Change, FolderScores
+from .runs.options import RunOptions
+from .runs.outcomes import Outcome
+from .runs.report import FolderReport
 from .show import ShownFolder, show_folder
 
 __all__ = [

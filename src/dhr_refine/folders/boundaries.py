@@ -17,15 +17,15 @@ from ..datasets.classes import Background, ClassSet, class_set
 from ..datasets.index import ARRAYS, FileIndex
 from ..errors import UsageError, UserError
 from ..files.contents import read_arrays, read_numbers
-from .base import BaseTask
-from .dialect import find_dialect
-from .job import Run
-from .options import PathLike, RunOptions
-from .outputs import Outputs, Result
-from .presets import PRESETS, Method, PresetName, tool_of
-from .report import FolderReport
+from .runs.job import Run
+from .runs.options import PathLike, RunOptions
+from .runs.report import FolderReport
 from .settings import Settings, arguments_of, check_score, own_path
-from .sources import CamBackground, Sources
+from .work.base import BaseTask
+from .work.dialect import find_dialect
+from .work.outputs import Outputs, Result
+from .work.presets import PRESETS, Method, PresetName, tool_of
+from .work.sources import CamBackground, Sources
 
 
 def crf_folder(

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 from ..inputs import Evidence, warn_about_slips
 from ..inputs.boxes import Boxes
 from ..inputs.names import Names
-from .base import empty_label, label_of
-from .dialect import find_dialect
-from .job import given_up
-from .options import CHUNK, PathLike
-from .outcomes import Outcome, one_line
 from .plans import MaskPlan, plan_masks
-from .pool import Pool
-from .progress import Progress
-from .record import Record
-from .refine import Maps, RefineTask
-from .report import images_of
+from .runs.job import given_up
+from .runs.options import CHUNK, PathLike
+from .runs.outcomes import Outcome, one_line
+from .runs.pool import Pool
+from .runs.progress import Progress
+from .runs.record import Record
+from .runs.report import images_of
+from .work.base import empty_label, label_of
+from .work.dialect import find_dialect
+from .work.refine import Maps, RefineTask
 
 _SHOWN = 3
 

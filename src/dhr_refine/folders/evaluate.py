@@ -13,10 +13,10 @@ from ..metrics import ImageCounts, MaskScores, bootstrap, scores_of, standard_er
 from ..metrics.counts import count_pixels
 from ..metrics.per_image import Absent
 from ..metrics.resampling import FIGURES
-from .outcomes import Outcome
-from .progress import Progress
-from .scores import Change, FolderScores
-from .selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose
+from .review.scores import Change, FolderScores
+from .review.selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose
+from .runs.outcomes import Outcome
+from .runs.progress import Progress
 
 
 def evaluate_folder(

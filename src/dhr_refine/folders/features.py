@@ -20,9 +20,9 @@ from ..files.pictures import read_picture
 from ..files.writing import write_atomic
 from ..pretrained import Extractor, load_extractor
 from ..pretrained.named import fetch_weights
-from .job import Run
-from .options import PathLike, RunOptions
-from .report import FolderReport
+from .runs.job import Run
+from .runs.options import PathLike, RunOptions
+from .runs.report import FolderReport
 from .settings import check_apart, own_path
 
 _SUFFIXES = (".npy", ".npz")

@@ -10,14 +10,14 @@ from typing import Literal
 from ..datasets.classes import Background, ClassSet
 from ..edges import Boundary
 from ..recipe import Recipe
-from .dialect import find_dialect
-from .job import Run
-from .learn import ROUNDS
-from .options import PathLike, RunOptions
 from .plans import MaskPlan, plan_masks
-from .remembered import Remembered
-from .report import FolderReport
-from .sources import CamBackground
+from .runs.job import Run
+from .runs.options import PathLike, RunOptions
+from .runs.report import FolderReport
+from .work.dialect import find_dialect
+from .work.learn import ROUNDS
+from .work.remembered import Remembered
+from .work.sources import CamBackground
 
 MEMORY = "memory"
 """Folder beside the masks for the class memory that a run learned."""

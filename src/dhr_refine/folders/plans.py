@@ -14,14 +14,14 @@ from ..errors import UsageError, UserError, reading, writing
 from ..files.writing import write_atomic
 from ..memory import ClassMemory
 from ..recipe import Recipe
-from .base import BaseTask
 from .features import FeatureFiles, FeaturesTask, own_name
-from .learn import ROUNDS
-from .options import PathLike, RunOptions
-from .outputs import Outputs
-from .refine import RefineTask
+from .runs.options import PathLike, RunOptions
 from .settings import Settings, arguments_of, check_score, own_path
-from .sources import CamBackground
+from .work.base import BaseTask
+from .work.learn import ROUNDS
+from .work.outputs import Outputs
+from .work.refine import RefineTask
+from .work.sources import CamBackground
 
 BASE = "base"
 """Folder beside the masks for the base masks that a run made."""
@@ -132,23 +132,14 @@ def plan_masks(
 ) -> MaskPlan:
     """Read the arguments of :func:`refine_folder`; a UsageError where they do not go together."""
     run = run or RunOptions()
-    settings = Settings(
-        own_path(out),
-        class_set(classes, background=background),
-        ignore_index,
-        device,
-        palette,
-        run.ray is not None,
-    )
+    labels = class_set(classes, background=background)
+    settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
     check_score(base_score, alpha)
     _check_step(tau, reg, rounds, boundary, recipe)
     if cam_background is not None:
         check_choice(cam_background, "cam_background", ("first", "none"))
-    if (uss is None) == (uss_model is None):
-        raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
-    if wss and wss_model is not None:
-        raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
+    _check_features(uss, uss_model, wss, wss_model)
     reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
     sources = settings.sources(images, cams=cams, masks=masks, uss=uss, wss=wss, tags=tags, **reading_options)
     task = RefineTask(
@@ -164,6 +155,14 @@ def plan_masks(
     )
     base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
     return MaskPlan(task, base, MemoryWish(memory, rounds, save_memory), run)
+
+
+def _check_features(uss: object, uss_model: object, wss: object, wss_model: object) -> None:
+    """Raise unless features come from one place each."""
+    if (uss is None) == (uss_model is None):
+        raise UsageError("USS features come from uss (--uss DIR) or uss_model (--uss-model NAME): pass one")
+    if wss and wss_model is not None:
+        raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
 
 
 def _check_step(tau: float, reg: float, rounds: int, boundary: Boundary, recipe: Recipe | str) -> None:

@@ -18,9 +18,9 @@ from ..datasets.classes import ClassSet
 from ..datasets.tags import read_tags
 from ..errors import UsageError
 from ..viz.palettes import palette
-from .options import PathLike
-from .outputs import COLOUR, PROBS, Outputs
-from .sources import CamBackground, Sources
+from .runs.options import PathLike
+from .work.outputs import COLOUR, PROBS, Outputs
+from .work.sources import CamBackground, Sources
 
 MOST_LABELS = 256
 """Of an 8-bit mask."""

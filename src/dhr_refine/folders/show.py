@@ -16,12 +16,12 @@ from ..errors import writing
 from ..files.regular import show_name
 from ..files.writing import write_atomic
 from ..version import __version__
-from .cards import MOST_CLASSES, Card, Colours, make_card
-from .outcomes import Outcome
-from .page import Page, render
-from .progress import Progress
-from .ranking import Order, rank
-from .selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose, usage
+from .review.cards import MOST_CLASSES, Card, Colours, make_card
+from .review.page import Page, render
+from .review.ranking import Order, rank
+from .review.selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose, usage
+from .runs.outcomes import Outcome
+from .runs.progress import Progress
 
 MOST_CARDS = 500
 """So many images make a page of about 60 MB."""

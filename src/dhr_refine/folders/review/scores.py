@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..datasets.classes import ClassSet
-from ..files.regular import show_name
-from ..metrics import ImageCounts, Scores, image_scores
-from ..metrics.per_image import Absent
-from ..metrics.resampling import FIGURES
-from .outcomes import Outcome
+from ...datasets.classes import ClassSet
+from ...files.regular import show_name
+from ...metrics import ImageCounts, Scores, image_scores
+from ...metrics.per_image import Absent
+from ...metrics.resampling import FIGURES
+from ..runs.outcomes import Outcome
 from .tables import Table, percent
 
 _SHOWN = 10  # failures that the notes list

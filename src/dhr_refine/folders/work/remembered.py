@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import Unfinished, UsageError, reading, writing
-from ..files.writing import write_atomic
-from ..memory import ClassMemory
-from .job import Tally
+from ...errors import Unfinished, UsageError, reading, writing
+from ...files.writing import write_atomic
+from ...memory import ClassMemory
+from ..runs.job import Tally
+from ..runs.options import RunOptions
 from .learn import learn
-from .options import RunOptions
 from .sources import Sources
 
 # Seconds between two looks for the memories of other parts.

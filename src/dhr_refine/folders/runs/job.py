@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import UsageError, UserError, writing
-from ..files.regular import show_name
+from ...errors import UsageError, UserError, writing
+from ...files.regular import show_name
 from .on_ray import connected, run_on_ray
 from .options import CHUNK, RunOptions
 from .outcomes import Outcome

@@ -9,10 +9,10 @@ from typing import Literal
 
 from torch import Tensor
 
-from ..metrics import ImageCounts, image_scores
-from ..metrics.counts import count_pixels
-from .outcomes import Outcome
-from .progress import Progress
+from ...metrics import ImageCounts, image_scores
+from ...metrics.counts import count_pixels
+from ..runs.outcomes import Outcome
+from ..runs.progress import Progress
 from .selection import ImageFailed, MaskFolders
 
 Order = Literal["worst", "changed", "listed"]

@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from ..adaptive import pamr, par
-from ..crf import dense_crf
+from ...adaptive import pamr, par
+from ...crf import dense_crf
 
 PresetName = Literal["seam", "irn", "dhr", "toco", "weaktr"]
 Method = Literal["crf", "par", "pamr"]

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ..discriminant import ClassDiscriminant
-from ..edges import Boundary
-from ..memory import ClassMemory
-from ..pretrained import Extractor, load_extractor
-from ..recipe import Recipe
-from ..refine import refine_mask, refine_steps
+from ...discriminant import ClassDiscriminant
+from ...edges import Boundary
+from ...memory import ClassMemory
+from ...pretrained import Extractor, load_extractor
+from ...recipe import Recipe
+from ...refine import refine_mask, refine_steps
 from .outputs import Outputs, Result
 from .sources import Sources
 

@@ -9,9 +9,9 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from ..base_masks import base_mask
-from ..datasets.classes import ClassSet
-from ..edges import Boundary
+from ...base_masks import base_mask
+from ...datasets.classes import ClassSet
+from ...edges import Boundary
 from .outputs import Outputs, Result
 from .sources import Sources
 

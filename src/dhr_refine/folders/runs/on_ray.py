@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from ..errors import UsageError, UserError, require
+from ...errors import UsageError, UserError, require
 from .options import CHUNK
 from .outcomes import Outcome, one_line
 from .worker import Worker

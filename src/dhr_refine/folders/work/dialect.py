@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ..errors import UsageError, UserError
-from ..files.cams import read_told
-from ..files.contents import read_safely
+from ...errors import UsageError, UserError
+from ...files.cams import read_told
+from ...files.contents import read_safely
 from .sources import CamBackground, Sources
 
 # Files that are looked at, spread over the folder, and how many must agree where tags do not tell.

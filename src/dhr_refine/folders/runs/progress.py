@@ -6,7 +6,7 @@ import sys
 import time
 from typing import Any
 
-from ..errors import require
+from ...errors import require
 
 # Seconds between two lines of a log.
 _PAUSE = 60.0

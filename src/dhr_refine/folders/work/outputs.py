@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ..files.writing import grey_png, index_png, write_atomic
+from ...files.writing import grey_png, index_png, write_atomic
 
 COLOUR, PROBS = "colour", "probs"
 """Folders beside the masks."""

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import NamedTuple
 
-from ..files.regular import show_name
-from ..viz.canvas import signed
+from ...files.regular import show_name
+from ...viz.canvas import signed
 from .cards import Card, ClassRow, Colours, Picture
 
 _STYLE = """

@@ -11,15 +11,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from ..datasets.classes import ClassSet, class_set
-from ..datasets.folders import cams_of_tags, read_levels
-from ..datasets.index import ARRAYS, MASKS, FileIndex
-from ..datasets.layouts import find_images, find_masks
-from ..errors import UsageError, UserError
-from ..files.cams import read_told
-from ..files.contents import read_safely
-from ..files.masks import read_mask
-from ..files.pictures import read_picture
+from ...datasets.classes import ClassSet, class_set
+from ...datasets.folders import cams_of_tags, read_levels
+from ...datasets.index import ARRAYS, MASKS, FileIndex
+from ...datasets.layouts import find_images, find_masks
+from ...errors import UsageError, UserError
+from ...files.cams import read_told
+from ...files.contents import read_safely
+from ...files.masks import read_mask
+from ...files.pictures import read_picture
 
 CamBackground = Literal["first", "none"]
 

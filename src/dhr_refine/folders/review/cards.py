@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..datasets.index import FileIndex
-from ..errors import UserError, require
-from ..files.pictures import read_picture
-from ..files.regular import show_name
-from ..metrics import image_scores, scores_of
-from ..viz.overlays import overlay_labels
-from ..viz.palettes import UNKNOWN, palette
-from .outcomes import one_line
+from ...datasets.index import FileIndex
+from ...errors import UserError, require
+from ...files.pictures import read_picture
+from ...files.regular import show_name
+from ...metrics import image_scores, scores_of
+from ...viz.overlays import overlay_labels
+from ...viz.palettes import UNKNOWN, palette
+from ..runs.outcomes import one_line
 from .ranking import changed_share, counts_of
 from .selection import ImageFailed, MaskFolders
 

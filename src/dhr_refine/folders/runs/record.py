@@ -15,10 +15,10 @@ from typing import Any
 
 import torch
 
-from ..errors import UserError, reason, writing
-from ..files.regular import show_name
-from ..files.writing import write_atomic
-from ..version import __version__
+from ...errors import UserError, reason, writing
+from ...files.regular import show_name
+from ...files.writing import write_atomic
+from ...version import __version__
 from .outcomes import Outcome
 
 NAME = "dhr_refine.json"

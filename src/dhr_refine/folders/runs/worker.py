@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice, repeat
 from typing import Any, Protocol
 
-from ..errors import UserError
+from ...errors import UserError
 from .outcomes import Outcome, one_line
 
 # What no other image would be spared.

@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..discriminant import ClassDiscriminant
-from ..errors import UserError
-from ..memory import ClassMemory
-from .job import Tally, given_up
-from .on_ray import lists_on_ray
-from .options import RunOptions
-from .outcomes import Outcome, one_line
-from .pool import Pool
-from .progress import Progress
+from ...discriminant import ClassDiscriminant
+from ...errors import UserError
+from ...memory import ClassMemory
+from ..runs.job import Tally, given_up
+from ..runs.on_ray import lists_on_ray
+from ..runs.options import RunOptions
+from ..runs.outcomes import Outcome, one_line
+from ..runs.pool import Pool
+from ..runs.progress import Progress
 from .sources import Sources
 
 ROUNDS = 6

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..checks import check_range, describe
-from ..datasets.items import read_list
-from ..datasets.texts import check_key
-from ..errors import UsageError
+from ...checks import check_range, describe
+from ...datasets.items import read_list
+from ...datasets.texts import check_key
+from ...errors import UsageError
 
 PathLike = str | os.PathLike[str]
 """A path as callers give it."""

@@ -11,16 +11,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ..checks import check_count, describe
-from ..datasets.classes import ClassSet
-from ..datasets.index import MASKS, FileIndex
-from ..datasets.layouts import find_masks
-from ..errors import UsageError, UserError
-from ..files.masks import read_mask
-from ..files.regular import show_name
-from ..metrics.counts import check_classes
-from .options import read_ids
-from .outcomes import Outcome, one_line
+from ...checks import check_count, describe
+from ...datasets.classes import ClassSet
+from ...datasets.index import MASKS, FileIndex
+from ...datasets.layouts import find_masks
+from ...errors import UsageError, UserError
+from ...files.masks import read_mask
+from ...files.regular import show_name
+from ...metrics.counts import check_classes
+from ..runs.options import read_ids
+from ..runs.outcomes import Outcome, one_line
 
 Folder = str | os.PathLike[str]
 Ids = Sequence[str] | str | Path | None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from ..errors import require
+from ...errors import require
 
 
 class Table(NamedTuple):
