@@ -77,8 +77,8 @@ def check_place(path: Path, option: str) -> None:
         raise UsageError(f"{option} {path} is no place for a file: name a file in a folder that there is")
 
 
-def add_run(parser: argparse.ArgumentParser) -> None:
-    """How a run that writes files is carried out."""
+def add_run(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How a run that writes files is carried out; the group of these options."""
     work = parser.add_argument_group("the run")
     work.add_argument(
         "--jobs",
@@ -97,6 +97,7 @@ def add_run(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="share the work out on a Ray cluster, without an address on one of this machine",
     )
+    return work
 
 
 def add_files(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -23,8 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> 
     _add_inputs(parser)
     add_choice(parser)
     add_files(parser, required=required)
-    add_run(parser)
-    parser.add_argument(
+    add_run(parser).add_argument(
         "--wait",
         type=number(0),
         default=0.0,

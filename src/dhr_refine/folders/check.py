@@ -111,11 +111,11 @@ def check_folder(images: PathLike, **options: Any) -> CheckReport:
     >>> check_folder(here / "images", cams=here / "cams", uss=here / "uss", out=here / "out")
     Traceback (most recent call last):
     ...
-    dhr_refine.errors.UserError: ... has no file with one of .npy, .npz, .pt, .pth, .pkl: pass another --uss
+    dhr_refine.errors.UsageError: ... has no file with one of .npy, .npz, .pt, .pth, .pkl: pass another --uss
     >>> np.save(here / "uss" / "a.npy", np.random.rand(16, 8, 8))
     >>> check_folder(here / "images", cams=here / "cams", uss=here / "uss", out=here / "out")
     1 image ready
-    note: CAM files: no file has the number 0
+    note: CAM files: no file has the number 0, so they count from the first class
     >>> folder.cleanup()
     """
     plan = plan_masks(images, **options)

@@ -51,8 +51,8 @@ class BaseTask:
 
     def read(self, key: str) -> Cammed:
         """Image and CAMs."""
-        tags = self.sources.tags_of(key)
-        return Cammed(self.sources.image(key), tags, self.sources.cams_of(key, tags))
+        image, tags = self.sources.image(key), self.sources.tags_of(key)
+        return Cammed(image, tags, self.sources.cams_of(key, tags))
 
     def work(self, items: Sequence[Cammed]) -> list[Result]:
         """Make the masks."""

@@ -41,8 +41,10 @@ def find_dialect(sources: Sources, keys: Sequence[str]) -> Dialect:
     looked = there[:: max(1, len(there) // _LOOKS)]
     numbers = {key: found for key in looked if (found := _numbers(sources, key))}
     with_zero = [key for key, found in numbers.items() if 0 in found]
+    if not numbers:
+        return Dialect(None, "maps without numbers")
     if not with_zero:
-        return Dialect(None, "no file has the number 0")
+        return Dialect(None, "no file has the number 0, so they count from the first class")
     if sources.tags is not None and any(key in sources.tags for key in numbers):
         return _by_tags(sources, numbers)
     if len(with_zero) < len(numbers):
