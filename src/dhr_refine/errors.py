@@ -77,6 +77,15 @@ def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:
 
 
 @contextmanager
+def usage() -> Iterator[None]:
+    """A folder or file that is none is the fault of who named it: a UserError becomes a UsageError."""
+    try:
+        yield
+    except UserError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
 def reading(what: Path | str, fix: str) -> Iterator[None]:
     """Whatever fails inside is a damaged file's fault: a UserError that names it and what to do."""
     try:

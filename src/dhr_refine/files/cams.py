@@ -124,18 +124,15 @@ def read_told(
     background: Literal["first", "none"] | None = None,
     entry: str | None = None,
     allow_pickle: bool = False,
-    max_bytes: int | None = None,
-    max_items: int = DEFAULT_ITEMS,
-    max_depth: int = DEFAULT_DEPTH,
+    **bounds: Any,
 ) -> tuple[Cams, bool]:
     """As :func:`read_cams`, and whether the file tells the classes of its maps; else they are all."""
     if background is not None:
         check_choice(background, "background", ("first", "none"))
     name = show_name(path)
-    bounds = {"max_bytes": max_bytes, "max_items": max_items, "max_depth": max_depth}
     content = load_arrays(path, allow_pickle=allow_pickle, **bounds)
     # What the caller trusts has no bound.
-    room = [2**63 if allow_pickle else max_bytes or DEFAULT_BYTES]
+    room = [2**63 if allow_pickle else bounds.get("max_bytes") or DEFAULT_BYTES]
     maps, keys = _interpret(content, name, entry, room)
     told = keys is not None
     kept, keys = _foreground(len(maps), keys, background, name)

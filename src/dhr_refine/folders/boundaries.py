@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -112,23 +112,16 @@ def crf_folder(
     check_choice(method, "method", ("crf", "par", "pamr"))
     if sum(given is not None for given in (cams, masks, probs)) != 1:
         raise UsageError("pass one of cams (--cams), masks (--masks) and probs (--probs)")
-    settings = Settings(
-        own_path(out),
-        class_set(classes, background=background),
-        ignore_index,
-        device,
-        palette,
-        run.ray is not None,
-    )
+    labels = class_set(classes, background=background)
+    settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
-    if cam_background is not None:
-        check_choice(cam_background, "cam_background", ("first", "none"))
     check_range(gt_prob, "gt_prob", 0.0, 1.0)
     check_score(base_score, alpha)
     if probs is not None:
         settings.check_apart("probs", own_path(probs))
-    reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
-    sources = settings.sources(images, cams=cams, masks=masks, tags=tags, **reading_options)
+    sources = settings.sources(
+        images, cams=cams, masks=masks, tags=tags, cam_background=cam_background, allow_pickle=allow_pickle
+    )
     outputs, tool = settings.outputs(probs=save_probs), tool_of(method, preset)
     if cams is None:
         task = EdgeTask(sources, outputs, None if probs is None else own_path(probs), tool, gt_prob, device)

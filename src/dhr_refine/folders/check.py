@@ -163,17 +163,8 @@ class Checker:
         """Nothing is held."""
 
     def _look(self, key: str) -> Look | Outcome:
-        sources = self.task.sources
         try:
-            if sources.masks is None:
-                image, tags = sources.image(key), sources.tags_of(key)
-                base = image.new_full(image.shape[1:], 0).long()
-                uss = sources.uss_of(key) if tags and not self.task.uss_model else None
-                maps = Maps(
-                    image, tags, sources.cams_of(key, tags), base, uss, sources.wss_of(key) if tags else []
-                )
-            else:
-                maps = self.steps.read(key)
+            maps = self.steps.read(key)
         except Exception as error:
             return Outcome(key, "failed", "read", one_line(error))
         return self._tell(maps)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 from ..checks import check_choice, check_count, check_positive, check_range
 from ..datasets.classes import Background, ClassSet, class_set
 from ..edges import Boundary, check_boundary
-from ..errors import UsageError, UserError, reading, writing
+from ..errors import UsageError, reading, usage, writing
 from ..files.writing import write_atomic
 from ..memory import ClassMemory
 from ..recipe import Recipe
@@ -49,11 +49,8 @@ class MemoryWish:
             raise UsageError("save_memory (--save-memory) keeps what memory='auto' learns: pass both")
         if self.given is None or self.is_learned:
             return
-        try:
-            with reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
-                memory = ClassMemory.load(self.given)
-        except UserError as error:
-            raise UsageError(str(error)) from error
+        with usage(), reading(Path(self.given), "pass a file of ClassMemory.save or --save-memory"):
+            memory = ClassMemory.load(self.given)
         if (memory.num_classes, memory.background) != (classes.num_classes, classes.background):
             raise UsageError(
                 f"{self.given} is a memory of {memory.num_classes} labels with background "
@@ -137,11 +134,17 @@ def plan_masks(
     settings.check()
     check_score(base_score, alpha)
     _check_step(tau, reg, rounds, boundary, recipe)
-    if cam_background is not None:
-        check_choice(cam_background, "cam_background", ("first", "none"))
     _check_features(uss, uss_model, wss, wss_model)
-    reading_options: Any = {"cam_background": cam_background, "allow_pickle": allow_pickle}
-    sources = settings.sources(images, cams=cams, masks=masks, uss=uss, wss=wss, tags=tags, **reading_options)
+    sources = settings.sources(
+        images,
+        cams=cams,
+        masks=masks,
+        uss=uss,
+        wss=wss,
+        tags=tags,
+        cam_background=cam_background,
+        allow_pickle=allow_pickle,
+    )
     task = RefineTask(
         sources,
         settings.outputs(probs=save_probs),

@@ -84,6 +84,8 @@ class Settings:
         wss: PathLike | Sequence[PathLike] = (),
     ) -> Sources:
         """The folders that are read; a UsageError if results would be written among what is read."""
+        if cam_background is not None:
+            check_choice(cam_background, "cam_background", ("first", "none"))
         given = {"cams": cams, "masks": masks, "uss": uss}
         paths = {name: own_path(path) for name, path in given.items() if path is not None}
         levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]

@@ -12,14 +12,14 @@ import torch
 from ..checks import check_choice, check_count, check_range
 from ..datasets.classes import Background, ClassSet, class_set
 from ..datasets.layouts import find_images
-from ..errors import writing
+from ..errors import usage, writing
 from ..files.regular import show_name
 from ..files.writing import write_atomic
 from ..version import __version__
 from .review.cards import MOST_CLASSES, Card, Colours, make_card
 from .review.page import Page, render
 from .review.ranking import Order, rank
-from .review.selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose, usage
+from .review.selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose
 from .runs.outcomes import Outcome
 from .runs.progress import Progress
 

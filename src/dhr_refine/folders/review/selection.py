@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ...checks import check_count, describe
 from ...datasets.classes import ClassSet
 from ...datasets.index import MASKS, FileIndex
 from ...datasets.layouts import find_masks
-from ...errors import UsageError, UserError
+from ...errors import UsageError, UserError, usage
 from ...files.masks import read_mask
 from ...files.regular import show_name
 from ...metrics.counts import check_classes
@@ -91,15 +90,6 @@ class MaskFolders:
         return masks
 
 
-@contextmanager
-def usage() -> Iterator[None]:
-    """A folder that is none, or empty, is the fault of who named it: a UsageError."""
-    try:
-        yield
-    except UserError as error:
-        raise UsageError(str(error)) from error
-
-
 def as_folder(given: Any, name: str) -> Path:
     """A path that was given as text or a path."""
     if not isinstance(given, (str, os.PathLike)):
@@ -130,10 +120,6 @@ def choose(files: Sequence[FileIndex], ids: Ids = None, limit: int | None = None
         chosen = [key for key in files[0].keys() if all(key in other for other in files[1:])]  # noqa: SIM118
     else:
         chosen = list(dict.fromkeys(read_ids(ids)))
-        if not all(isinstance(key, str) for key in chosen):
-            raise TypeError(
-                f"ids must be a list of image ids, got {describe(ids)}: pass ['2007_000033'], say"
-            )
     if not chosen:
         counts = [f"{' + '.join(map(show_name, one.places))} has {len(one)}" for one in files]
         fix = "files of one image have one name, and masks are .png, .npy, .npz, .pt, .pth or .pkl"

@@ -51,8 +51,7 @@ class BaseTask:
 
     def read(self, key: str) -> Cammed:
         """Image and CAMs."""
-        image, tags = self.sources.image(key), self.sources.tags_of(key)
-        return Cammed(image, tags, self.sources.cams_of(key, tags))
+        return Cammed(self.sources.image(key), *self.sources.tags_and_cams(key))
 
     def work(self, items: Sequence[Cammed]) -> list[Result]:
         """Make the masks."""

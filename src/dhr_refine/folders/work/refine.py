@@ -77,15 +77,16 @@ class Refiner:
         return self.task.outputs.finished(key)
 
     def read(self, key: str) -> Maps:
-        """Read the maps of an image."""
+        """Read the maps of an image; where base masks are still to be made, its mask is blank."""
         sources = self.task.sources
         image = sources.image(key)
-        tags = sources.tags_of(key)
-        mask = sources.mask(key, tuple(image.shape[1:]))
+        tags, cams = sources.tags_and_cams(key)
+        size = tuple(image.shape[1:])
+        mask = torch.zeros(size, dtype=torch.long) if sources.masks is None else sources.mask(key, size)
         if not tags:
-            return Maps(image, tags, torch.zeros(0, 1, 1), mask, None, [])
+            return Maps(image, tags, cams, mask, None, [])
         uss = None if self.task.uss_model else sources.uss_of(key)
-        return Maps(image, tags, sources.cams_of(key, tags), mask, uss, sources.wss_of(key))
+        return Maps(image, tags, cams, mask, uss, sources.wss_of(key))
 
     def work(self, items: Sequence[Maps]) -> list[Result]:
         """Refine the masks."""

@@ -15,8 +15,8 @@ from ...datasets.classes import ClassSet, class_set
 from ...datasets.folders import cams_of_tags, read_levels
 from ...datasets.index import ARRAYS, MASKS, FileIndex
 from ...datasets.layouts import find_images, find_masks
-from ...errors import UsageError, UserError
-from ...files.cams import read_told
+from ...errors import UserError, usage
+from ...files.cams import Cams, read_told
 from ...files.contents import read_safely
 from ...files.masks import read_mask
 from ...files.pictures import read_picture
@@ -49,8 +49,28 @@ class Sources:
             if key not in self.tags:
                 raise UserError(f"the tags have no entry for image {key}: complete them")
             return tuple(sorted({*self.tags[key]}))
+        return self._told_tags(*self._read_cams(key))
+
+    def cams_of(self, key: str, tags: tuple[int, ...]) -> Tensor:
+        """(K, h, w) float32 CAMs of the tags; an image without tags needs no file."""
+        return self._chosen(*self._read_cams(key), tags) if tags else torch.zeros(0, 1, 1)
+
+    def tags_and_cams(self, key: str) -> tuple[tuple[int, ...], Tensor]:
+        """The tags of an image and their CAMs; a file that tells both is read once."""
+        if self.tags is not None:
+            tags = self.tags_of(key)
+            return tags, self.cams_of(key, tags)
+        read = self._read_cams(key)
+        tags = self._told_tags(*read)
+        return tags, self._chosen(*read, tags) if tags else torch.zeros(0, 1, 1)
+
+    def _read_cams(self, key: str) -> tuple[Path, Cams, bool]:
+        """The file of an image's CAMs, what it holds, and whether it tells their classes."""
         path = self.cam_files[key]
-        cams, told = read_safely(path, lambda: read_told(path, **self._cam_options))
+        options: Any = {"background": self.cam_background, "allow_pickle": self.allow_pickle}
+        return path, *read_safely(path, lambda: read_told(path, **options))
+
+    def _told_tags(self, path: Path, cams: Cams, told: bool) -> tuple[int, ...]:
         if not told:
             raise UserError(
                 f"{path} holds a map for each of {len(cams.keys)} classes and does not tell the tags of its "
@@ -64,12 +84,7 @@ class Sources:
             )
         return tags
 
-    def cams_of(self, key: str, tags: tuple[int, ...]) -> Tensor:
-        """(K, h, w) float32 CAMs of the tags; an image without tags needs no file."""
-        if not tags:
-            return torch.zeros(0, 1, 1)
-        path = self.cam_files[key]
-        cams, told = read_safely(path, lambda: read_told(path, **self._cam_options))
+    def _chosen(self, path: Path, cams: Cams, told: bool, tags: tuple[int, ...]) -> Tensor:
         most = len(self.classes.foreground)
         if not told and len(cams.keys) != most:
             raise UserError(
@@ -104,20 +119,14 @@ class Sources:
         levels = (read_levels(files[key], allow_pickle=self.allow_pickle) for files in self.wss_files)
         return [level.float() for part in levels for level in part]
 
-    @property
-    def _cam_options(self) -> dict[str, Any]:
-        return {"background": self.cam_background, "allow_pickle": self.allow_pickle}
-
     def files(self) -> dict[str, FileIndex]:
         """The files of every folder that is given, by what they are; a UsageError if a folder has none."""
-        try:
+        with usage():
             found = {"images": self.image_files}
             found |= {} if self.cams is None else {"cams": self.cam_files}
             found |= {} if self.masks is None else {"masks": self.mask_files}
             found |= {} if self.uss is None else {"uss": self.uss_files}
             return found | {f"wss {number}": files for number, files in enumerate(self.wss_files)}
-        except UserError as error:
-            raise UsageError(str(error)) from error
 
     @cached_property
     def image_files(self) -> FileIndex:
