@@ -39,7 +39,11 @@ def start(task, keys, **options):
     given = {"address": "", "jobs": 2, "device": "cpu", "marks": task.out, "give_up": given_up, **options}
     outcomes = list(run_on_ray(partial(Worker, task), keys, **given))
     assert sorted(outcome.key for outcome in outcomes) == sorted(keys)
-    assert [path.name for path in task.out.glob(".*")] == []
+    left = [path.name for path in task.out.glob(".*")]
+    if task.deadly or task.deadly_once:
+        # A killed process may leave the file that it was writing, which a later run removes. Marks go.
+        left = [name for name in left if not name.startswith(".image_")]
+    assert left == []
     return {outcome.key: outcome for outcome in outcomes}
 
 
