@@ -66,5 +66,5 @@ sphinx_gallery_conf = {
     "min_reported_time": 1,
     "plot_gallery": True,
     "matplotlib_animations": False,
-    "first_notebook_cell": '# Needs: pip install "dhr_refine[demo]"\n%matplotlib inline',
+    "first_notebook_cell": '# Needs: pip install ".[demo]" in a clone of dhr_refine\n%matplotlib inline',
 }

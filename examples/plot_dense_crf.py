@@ -43,7 +43,7 @@ refined = dense_crf(image, probs, lattice=lattice)
 # %%
 # The reference
 # -------------
-# ``backend="pydensecrf"`` runs the original, where it is installed (``pip install "dhr_refine[crf]"``, which
+# ``backend="pydensecrf"`` runs the original, where it is installed (``pip install pydensecrf2``, which
 # needs a compiler).
 
 

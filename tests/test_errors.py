@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from dhr_refine.errors import UserError, require
+from dhr_refine.extras import install_command
 
 
 def test_a_missing_package_is_named_with_who_needs_it(monkeypatch):
@@ -16,7 +17,7 @@ def test_a_missing_package_is_named_with_who_needs_it(monkeypatch):
     with pytest.raises(UserError) as caught:
         require("PIL.Image")
     text = str(caught.value)
-    assert text.startswith("this needs PIL.Image, which is not installed (")
-    assert text.endswith('): pip install "dhr_refine[demo]"')
+    assert text.startswith("this needs PIL.Image, which cannot be imported (")
+    assert text.endswith(f"): {install_command('demo')}")
     with pytest.raises(UserError, match=r"^the demo needs PIL\.Image, "):
         require("PIL.Image", by="the demo")

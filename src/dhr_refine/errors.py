@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from .extras import import_optional
 
 __all__ = ["Unfinished", "UsageError", "UserError"]
 
@@ -30,21 +31,13 @@ class Unfinished(UserError):
     code = 3
 
 
-def require(module: str, *, by: str = "this", install: str = '"dhr_refine[demo]"') -> Any:
-    """Import an optional package when it is needed, or say in one line how to get it.
+def require(module: str, *, by: str = "this", extra: str = "demo", install: str = "") -> Any:
+    """Import an optional package for a command, whose user is told in one line how to get it.
 
     Parameters
     ----------
-    module : str
-        Full name of the module, ``"PIL.Image"`` say.
-    by : str
-        Who needs it, the start of the message.
-    install : str
-        What pip is to install, the end of the message. Default: all optional packages of the demo.
-
-    Returns
-    -------
-    module
+    module, by, extra, install
+        As in :func:`dhr_refine.extras.import_optional`.
 
     Raises
     ------
@@ -52,11 +45,9 @@ def require(module: str, *, by: str = "this", install: str = '"dhr_refine[demo]"
         The module cannot be imported.
     """
     try:
-        return importlib.import_module(module)
+        return import_optional(module, by=by, extra=extra, install=install)
     except ImportError as error:
-        raise UserError(
-            f"{by} needs {module}, which is not installed ({error}): pip install {install}"
-        ) from error
+        raise UserError(str(error)) from error
 
 
 def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:

@@ -23,6 +23,7 @@ SOURCE = ROOT / "src" / "dhr_refine"
 # named in a text for importlib count as well: they too say which part knows which.
 LAYERS = {
     "": (
+        ("extras",),
         ("errors", "version", "checks", "compiled"),
         ("maps",),
         ("features", "training", "metrics", "files"),  # what stands beside the step
@@ -64,7 +65,7 @@ LAYERS = {
 ONLY = {
     "features": {"checks"},
     "training": {"checks"},
-    "metrics": {"checks"},
+    "metrics": {"checks", "extras"},
     "files": {"checks", "errors"},
 }
 # Modules named like what their package's __init__ exports, which then hides them.

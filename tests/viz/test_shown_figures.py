@@ -41,6 +41,6 @@ def test_missing_matplotlib_is_one_line_with_the_fix(monkeypatch):
         lambda: viz.show_tau([0.4], [1.0]),
         lambda: viz.overlay_cam(torch.zeros(3, 4, 4), torch.zeros(2, 2)),
     ):
-        with pytest.raises(ImportError, match=r'figures need matplotlib.*pip install "dhr_refine\[viz\]"'):
+        with pytest.raises(ImportError, match=r'a figure needs matplotlib.*: pip install "matplotlib>=3'):
             call()
     monkeypatch.undo()

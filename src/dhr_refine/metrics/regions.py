@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from numbers import Integral
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import ndimage
 
 from ..checks import check_data, check_ignore_index, check_range, describe
+from ..extras import import_optional
 from .masks import Mask, read_mask
 
 
@@ -54,6 +54,8 @@ def inter_class_share(
     ------
     ValueError, TypeError
         Masks that are not integer or have other axes, a negative ``reach``, a background that is a word.
+    ImportError
+        If SciPy is not installed.
 
     Examples
     --------
@@ -77,12 +79,16 @@ def inter_class_share(
     return RegionPairs(inter / adjacent if adjacent else float("nan"), inter, adjacent)
 
 
+def _ndimage() -> Any:
+    return import_optional("scipy.ndimage", by="inter_class_share")
+
+
 def _fill(mask: np.ndarray, ignore_index: int, reach: float) -> np.ndarray:
     """Give ignored pixels the label of the nearest other pixel within reach."""
     ignored = mask == ignore_index
     if reach == 0 or ignored.all() or not ignored.any():
         return mask
-    distance, nearest = cast(Any, ndimage.distance_transform_edt(ignored, return_indices=True))
+    distance, nearest = _ndimage().distance_transform_edt(ignored, return_indices=True)
     return np.where(distance <= reach, mask[tuple(nearest)], mask)
 
 
@@ -90,7 +96,7 @@ def _adjacent_labels(mask: np.ndarray, ignore_index: int) -> np.ndarray:
     """(pairs, 2) labels of every two adjacent regions of a mask (H, W)."""
     regions, owner = np.zeros(mask.shape, dtype=np.int64), [ignore_index]
     for label in np.unique(mask[mask != ignore_index]):
-        parts, count = cast(Any, ndimage.label(mask == label))
+        parts, count = _ndimage().label(mask == label)
         regions = np.where(parts > 0, parts + len(owner) - 1, regions)
         owner += [int(label)] * int(count)
     beside = np.stack((regions[:, :-1].ravel(), regions[:, 1:].ravel()))

@@ -119,6 +119,8 @@ def sinkhorn_ot(
     ValueError, TypeError
         Wrong rank or dtype, mismatched shapes or devices, non-finite scores, negative or non-finite masses,
         ``reg``, ``class_penalty``, ``tol`` or ``max_iter`` not positive, an unknown method.
+    ImportError
+        ``method="pot"`` without POT.
 
     Notes
     -----
@@ -132,7 +134,7 @@ def sinkhorn_ot(
     scaled to sum 1, which equals ``m`` at the solution and ``b`` without a penalty. A class may shrink
     without limit; masses below 1e-12 count as 1e-12 there.
 
-    With numba installed (``pip install "dhr_refine[numba]"``), float32 problems on the CPU are solved by a
+    With numba installed (``pip install numba``), float32 problems on the CPU are solved by a
     compiled loop, one image a thread (:func:`torch.get_num_threads`); otherwise, and for what that loop
     leaves unfinished, by torch operations on any device. The results agree to rounding.
 

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..extras import import_optional
 from .problem import Problem, Solved, iterate, log_gap
 
 # Iterations of POT's relaxed solver between two looks at the error.
@@ -75,8 +76,7 @@ def _pot_balanced(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, reg: float, *, stop: float, max_iter: int
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Class potentials and the iterations until then, once."""
-    import ot
-
+    ot = import_optional("ot", by="method='pot'")
     options = {"stopThr": stop, "numItermax": max_iter, "log": True, "warn": False}
     _, log = ot.bregman.sinkhorn_log(a, b, cost, reg, **options)
     yield np.asarray(log["log_v"]), int(log["niter"]) + 1  # pyright: ignore[reportArgumentType]
@@ -86,8 +86,7 @@ def _pot_relaxed(
     a: np.ndarray, b: np.ndarray, cost: np.ndarray, reg: float, *, slack: float, max_iter: int
 ) -> Iterator[tuple[np.ndarray, int]]:
     """Class potentials and the iterations until then, after every few of them."""
-    import ot
-
+    ot = import_optional("ot", by="method='pot'")
     # A constant per pixel changes no plan; so no pixel's kernel is all zeros.
     cost = cost - cost.min(axis=1, keepdims=True)
     kernel = np.exp(-cost / reg)

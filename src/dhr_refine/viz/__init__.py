@@ -1,6 +1,6 @@
 """Figures of masks, CAMs and the steps of the refinement, for papers, notebooks and logs.
 
-The functions ``show_*`` return a matplotlib Figure (``pip install "dhr_refine[viz]"``) that shows itself at
+The functions ``show_*`` return a matplotlib Figure (``pip install matplotlib``) that shows itself at
 the end of a notebook cell; ``figure.savefig("steps.png")`` saves it. pyplot and its state are not used. The
 others return arrays of pixels, for any image writer or logger.
 

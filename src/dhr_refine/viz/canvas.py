@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import TYPE_CHECKING, Any
+
+from ..extras import import_optional
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -14,12 +15,7 @@ MARK = "#d55e00"  # colour of what a figure points out
 
 def import_matplotlib(module: str = "matplotlib") -> Any:
     """Import a module of matplotlib, or say in one line how to get it."""
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        raise ImportError(
-            f'figures need matplotlib, which cannot be imported ({error}): pip install "dhr_refine[viz]"'
-        ) from error
+    return import_optional(module, by="a figure", extra="viz")
 
 
 def new_figure(width: float, height: float, *, dpi: int = 100, **options: Any) -> Figure:

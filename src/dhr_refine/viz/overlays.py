@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from ..checks import check_finite, check_positive, describe, read_numbers
+from ..extras import import_optional
 from ..metrics.masks import Mask
 from .canvas import import_matplotlib
 from .palettes import UNKNOWN, read_colours
@@ -129,7 +129,10 @@ def overlay_labels(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) 
     rows, columns = np.indices(labels.shape)
     stripes = np.where((rows + columns) % (6 * unit) < 2 * unit, 190.0, 250.0)
     result[labels == UNKNOWN] = stripes[labels == UNKNOWN, None]
-    result[ndimage.grey_dilation(labels, size=unit + 1) != labels] = 255
+    result[
+        import_optional("scipy.ndimage", by="an overlay of labels").grey_dilation(labels, size=unit + 1)
+        != labels
+    ] = 255
     return result.round().clip(0, 255).astype(np.uint8)
 
 

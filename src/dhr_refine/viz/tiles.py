@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from scipy import ndimage
 
+from ..extras import import_optional
 from ..metrics import image_counts, image_scores
 from .canvas import LETTER, import_matplotlib, new_figure
 from .palettes import UNKNOWN
@@ -102,7 +102,9 @@ def mark_region(axes: Any, region: np.ndarray, name: str) -> None:
     if not region.any():
         return
     stroke = import_matplotlib("matplotlib.patheffects").withStroke(linewidth=3, foreground="black")
-    depth = np.asarray(ndimage.distance_transform_edt(np.pad(region, 1)))[1:-1, 1:-1]
+    depth = np.asarray(
+        import_optional("scipy.ndimage", by="a mark in a figure").distance_transform_edt(np.pad(region, 1))
+    )[1:-1, 1:-1]
     y, x = np.unravel_index(int(depth.argmax()), region.shape)
     right = x > 0.6 * region.shape[1]
     axes.annotate(

@@ -22,17 +22,14 @@ from torch import device as Device
 from ...checks import check_choice
 from ...compiled.lookup import usable
 from ...compiled.threads import aside
+from ...extras import install_command
 
 __all__ = ["BACKENDS", "Backend", "choose_backend", "implementation"]
 
 Backend = Literal["auto", "torch", "numba", "triton", "pydensecrf"]
 BACKENDS: tuple[str, ...] = get_args(Backend)
 _LOG = logging.getLogger("dhr_refine")
-_INSTALL = {
-    "numba": "pip install 'dhr_refine[numba]'",
-    "triton": "PyTorch for CUDA on Linux brings it, else pip install triton",
-    "pydensecrf": "pip install 'dhr_refine[crf]'",
-}
+_EXTRAS = {"numba": "numba", "pydensecrf": "crf"}
 
 
 @cache
@@ -65,10 +62,10 @@ def choose_backend(backend: str, device: Device) -> str:
             "backend='pydensecrf' is the original, but dhr_refine.pydensecrf.install() has put this "
             "library's CRF in its place: pass backend='auto', or call dhr_refine.pydensecrf.uninstall()"
         )
-    if backend in _INSTALL and not _installed(backend):
+    if backend != "torch" and not _installed(backend):
         raise ValueError(
             f"backend={backend!r} needs the package {backend}, which cannot be imported: "
-            f"{_INSTALL[backend]}, or pass backend='auto'"
+            f"{_how_to_get(backend)}, or pass backend='auto'"
         )
     if backend == "numba" and device.type != "cpu":
         raise ValueError(
@@ -76,6 +73,12 @@ def choose_backend(backend: str, device: Device) -> str:
             "pass backend='torch', or images.cpu()"
         )
     return backend
+
+
+def _how_to_get(backend: str) -> str:
+    if backend == "triton":
+        return "PyTorch for CUDA on Linux brings it, else pip install triton"
+    return install_command(_EXTRAS[backend])
 
 
 @cache

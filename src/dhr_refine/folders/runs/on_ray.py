@@ -203,8 +203,8 @@ def connected(address: str, jobs: int | None) -> Iterator[Any]:
     UserError
         Ray is not installed, or the cluster cannot be reached.
     """
-    ray = require("ray", by="sharing out work by Ray", install='"dhr_refine[ray]"')
-    require("ray.data", by="sharing out work by Ray", install='"dhr_refine[ray]"')
+    ray = require("ray", by="sharing out work by Ray", extra="ray")
+    require("ray.data", by="sharing out work by Ray", extra="ray")
     own = not ray.is_initialized()
     context, log = ray.data.DataContext.get_current(), logging.getLogger("ray.data")
     before = context.enable_progress_bars, log.level
