@@ -81,7 +81,7 @@ def test_everything_else_works_without_pot_and_scipy():
         mask = dhr_refine.refine_mask(cams, base, features, features, image, labels=[0, 1])
         assert mask.shape == base.shape
         dhr_refine.sinkhorn_ot(cams[None])
-        metrics.scores_of(metrics.image_counts(mask, base, 3))
+        metrics.scores_of(metrics.image_counts(mask, base, num_classes=3))
         viz.colour_mask(mask)
         for call, name in (
             (lambda: dhr_refine.sinkhorn_ot(cams[None], method="pot"), "method='pot' needs ot"),
