@@ -3,6 +3,8 @@
 from importlib.util import find_spec
 from pathlib import Path
 
+from docutils import nodes
+
 import dhr_refine
 
 project = "dhr_refine"
@@ -63,8 +65,21 @@ sphinx_gallery_conf = {
     "reference_url": {"dhr_refine": None},
     "remove_config_comments": True,
     "show_signature": False,
-    "min_reported_time": 1,
+    "write_computation_times": False,  # its page loads scripts from elsewhere
     "plot_gallery": True,
     "matplotlib_animations": False,
     "first_notebook_cell": '# Needs: pip install ".[demo]" in a clone of dhr_refine\n%matplotlib inline',
 }
+
+
+def keep_figures_together(app, doctree):
+    """Short cells with digits do not wrap: no number parts from its unit or its error."""
+    for cell in doctree.findall(nodes.entry):
+        text = cell.astext()
+        if len(text) <= 30 and any(letter.isdigit() for letter in text):
+            cell["classes"].append("figure")
+
+
+def setup(app):
+    """Register what the pages need beyond the extensions."""
+    app.connect("doctree-read", keep_figures_together)

@@ -88,5 +88,5 @@ viz.show_steps(steps, image, base=base, names=photo.names)
 
 # %%
 # There is no ground truth for this photo, so the figure has to do: does a class sit where it should, and what
-# did it lose? :doc:`plot_02_each_step` goes through the panels one by one; :doc:`plot_04_your_codebase` puts
-# the call into a training loop.
+# did it lose? The next page, "What each step does", goes through the panels one by one; "Your own codebase in
+# five lines" puts the call into a training loop.

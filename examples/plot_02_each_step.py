@@ -7,7 +7,7 @@ intermediate result is one that `dhr_refine.refine_steps` returns.
 """
 
 # %%
-# The inputs, as in :doc:`plot_01_first_steps`.
+# The inputs, as on the page "First steps on a photo".
 
 import matplotlib.pyplot as plt
 import torch

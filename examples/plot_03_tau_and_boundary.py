@@ -7,7 +7,7 @@ the edges. What they change on one photo, what they cost, and how to choose them
 """
 
 # %%
-# The inputs, as in :doc:`plot_01_first_steps`.
+# The inputs, as on the page "First steps on a photo".
 
 # sphinx_gallery_thumbnail_number = -1
 import time
@@ -96,4 +96,4 @@ for axis, (title, mask) in zip(axes.flat, results.items()):
 # The CRF gives the sharpest edges and erases what is thin or coloured like its surroundings; PAMR and PAR are
 # local and milder; without a tool the edges are those of the feature grid. What is best for the mIoU is
 # decided by ground truth on a few dozen images, with `dhr_refine.metrics.MaskScores`, never by one photo. The
-# results on real masks are in :doc:`/dense_crf` and :doc:`/differences`.
+# documentation has results on real masks ("Dense CRF", "Differences").

@@ -112,4 +112,5 @@ nothing = torch.full_like(masks[:1], 255)
 print("has labels:", has_labels(masks).tolist(), has_labels(nothing).tolist())
 
 # %%
-# :doc:`/codebases` has the lines for ToCo, AFA, DuPL, SEAM, IRN, MCTformer and others.
+# "Recipes for real codebases" in the documentation has the lines for ToCo, AFA, DuPL, SEAM, IRN, MCTformer
+# and others.

@@ -7,7 +7,7 @@ the solver converged: what to look at when a mask surprises you.
 """
 
 # %%
-# A photo on which not everything goes well. The inputs are made as in :doc:`plot_01_first_steps`.
+# A photo on which not everything goes well. The inputs are made as on the first page.
 
 # sphinx_gallery_thumbnail_number = -1
 import matplotlib.pyplot as plt

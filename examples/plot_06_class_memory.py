@@ -4,14 +4,14 @@ Classes that clean each other's averages
 
 A class average is only as pure as the mask it is taken over. A `dhr_refine.ClassMemory` sums the features of
 each class over many images and tells which of them belong. Here the many images are windows of a few photos,
-so that the page runs anywhere; on a data set they are its images, see :doc:`/memory`.
+so that the page runs anywhere; on a data set they are its images ("Class memory" in the documentation).
 """
 
 # %%
 # Samples
 # -------
-# Windows of the demo's photos, each with CAMs, a base mask and features as in :doc:`plot_01_first_steps`. All
-# photos share one list of classes, as a data set does: label 0 is the background, tag t has label t + 1.
+# Windows of the demo's photos, each with CAMs, a base mask and features as on the first page. All photos
+# share one list of classes, as a data set does: label 0 is the background, tag t has label t + 1.
 
 # sphinx_gallery_thumbnail_number = -1
 import matplotlib.pyplot as plt

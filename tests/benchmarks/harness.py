@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from decimal import Decimal
 from importlib.metadata import version
 from pathlib import Path
 from typing import NamedTuple
@@ -81,10 +82,10 @@ def seconds(timing: Timing) -> str:
     return f"{figures(1e3 * timing.wall)} ms (± {100 * spread:.0f} %)"
 
 
-def figures(value: float) -> str:
-    """Three significant figures, without an exponent: 0.0123, 1.23, 1,230."""
-    rounded = float(f"{value:.3g}")
-    return f"{rounded:,.0f}" if abs(rounded) >= 1000 else f"{rounded:.3g}"
+def figures(value: float, digits: int = 3) -> str:
+    """A few significant figures, without an exponent: 0.0000123, 1.23, 1,230."""
+    short = f"{value:.{digits}g}"
+    return f"{float(short):,.0f}" if abs(float(short)) >= 1000 else f"{Decimal(short):f}"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

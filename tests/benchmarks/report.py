@@ -19,7 +19,7 @@ import energy_peer
 import torch
 import torch.nn.functional as F
 import transport_peers
-from harness import Timing, interleave, peak_of, report, seconds, table, threads
+from harness import Timing, figures, interleave, peak_of, report, seconds, table, threads
 from torch import Tensor
 from workloads import Step, cam_scores, saturated, voc_like
 
@@ -355,7 +355,7 @@ def energy(rounds: int) -> Iterator[str]:
                     },
                     rounds=rounds,
                 )
-            rows.append([*_ratios(f"{name}, {number} thread{'s' * (number > 1)}", times), f"{error:.0e}"])
+            rows.append([*_ratios(f"{name}, {number} thread{'s' * (number > 1)}", times), figures(error, 1)])
     yield table(
         [
             "images",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from harness import environment, interleave, publish, seconds, table
+from harness import environment, figures, interleave, publish, seconds, table
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -192,7 +192,7 @@ def crf(options: argparse.Namespace) -> Iterator[str]:
                     peer,
                     f"{1e-12 * moved / times[backend].wall:.2f} TB/s",
                     " + ".join(_peak(call, options.device) for call in alone),
-                    f"{(calls[backend]() - expected).abs().max():.1e}",
+                    figures(float((calls[backend]() - expected).abs().max()), 2),
                 ]
             )
         head = ["preset", "building the lattice", "one call on it", "an image", "pydensecrf, one core"]

@@ -22,7 +22,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from harness import environment, interleave, peak_of, publish, seconds, table, threads
+from harness import environment, figures, interleave, peak_of, publish, seconds, table, threads
 from photos import LATTICE, PRESETS, photo, scores
 
 from dhr_refine import DenseCRFLattice, dense_crf, pamr, par
@@ -187,7 +187,7 @@ def parity_table() -> Iterator[str]:
                     share = float((result.argmax(0) == expected.argmax(0)).double().mean())
                     difference = float((result - expected).abs().max())
                     worst[backend] = [max(largest, difference), min(equal, share)]
-        cells = [f"{v[0]:.1e}, {100 * v[1]:.4f} %" for v in worst.values()]
+        cells = [f"{figures(v[0], 2)}, {100 * v[1]:.4f} %" for v in worst.values()]
         kernel = "/".join(f"{options[key]}" for key in ("sxy", "srgb", "compat"))
         rows.append([f"{preset} ({kernel}; {options['gauss_sxy']}/{options['gauss_compat']})", *cells])
     yield table(["preset (bilateral; Gaussian)", "numba: max abs ΔQ, equal argmax", "torch"], rows)

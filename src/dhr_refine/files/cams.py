@@ -80,11 +80,11 @@ def read_cams(
     codebase                       form                                              option
     ============================== ================================================= ================
     IRN, AdvCAM, ToCo, CLIP-ES     {keys, cam / high_res / attn_highres (K, h, w)}   "none"
-    PuzzleCAM                      {keys with 0, hr_cam (K - 1, h, w)}               -
+    PuzzleCAM                      {keys with 0, hr_cam (K - 1, h, w)}               none
     POT, RSEPM                     {keys with 0, maps or seed (K, h, w)}             "first"
     SEAM, MCTformer, WeakTr        {foreground index: (h, w)}                        "none"
     SEAM's CRF files               {0: background, k + 1: (h, w)}                    "first"
-    arrays and tensors             (C, h, w), one map per class                      -, or "first"
+    arrays and tensors             (C, h, w), one map per class                      none or "first"
     ============================== ================================================= ================
 
     Class numbers are whole numbers, of Python or NumPy. Text and floating point numbers in their place, "3"
