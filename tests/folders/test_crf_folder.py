@@ -171,6 +171,11 @@ def test_probabilities_that_are_none(data, tmp_path, content, message):
         ({"cams": "x", "preset": "sam"}, "preset must be one of 'seam'"),
         ({"cams": "x", "method": "crv"}, "method must be one of 'crf'"),
         ({"masks": "x", "gt_prob": 1.5}, r"gt_prob must lie in \[0.0, 1.0\]"),
+        ({"cams": "x", "gt_prob": 0.6}, r"gt_prob \(--gt-prob\) is the trust in masks"),
+        (
+            {"masks": "x", "method": "par", "preset": "irn"},
+            r"preset \(--preset\) has no part in method='par'",
+        ),
         ({"cams": "x", "base_score": -1}, "base_score must lie in"),
         ({"cams": "x", "alpha": -1}, "alpha must be above 0"),
         ({"cams": "x", "cam_background": "last"}, "cam_background must be one of"),

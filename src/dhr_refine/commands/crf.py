@@ -32,15 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--preset",
         choices=("seam", "irn", "dhr", "toco", "weaktr"),
-        default="dhr",
-        help="constants of the CRF in these codebases (%(default)s)",
+        help="constants of the CRF in these codebases (dhr)",
     )
     parser.add_argument(
         "--method", choices=("crf", "par", "pamr"), default="crf", help="boundary tool (%(default)s)"
     )
-    parser.add_argument(
-        "--gt-prob", type=number(0, 1), default=0.7, metavar="P", help="trust in --masks (%(default)s)"
-    )
+    parser.add_argument("--gt-prob", type=number(0, 1), metavar="P", help="trust in --masks (0.7)")
     add_reading(parser)
     add_labels(parser)
     add_choice(parser)

@@ -35,7 +35,7 @@ def crf_folder(
     cams: PathLike | None = None,
     masks: PathLike | None = None,
     probs: PathLike | None = None,
-    preset: PresetName = "dhr",
+    preset: PresetName | None = None,
     method: Method = "crf",
     tags: PathLike | Mapping[str, Sequence[int]] | None = None,
     classes: str | int | ClassSet = "voc",
@@ -44,7 +44,7 @@ def crf_folder(
     cam_background: CamBackground | None = None,
     base_score: float | Literal["power"] | None = None,
     alpha: float | None = None,
-    gt_prob: float = 0.7,
+    gt_prob: float | None = None,
     palette: bool = False,
     save_probs: bool = False,
     allow_pickle: bool = False,
@@ -63,16 +63,16 @@ def crf_folder(
         One of them. CAM files become base masks by ``base_score`` with the tool (:func:`base_mask`); masks
         are trusted by ``gt_prob`` (:func:`probs_from_labels`), unknown pixels not at all; probabilities are
         arrays (K, H, W) of all labels, or .npz and dictionaries with ``keys`` (K,) labels and ``prob``.
-    preset : {"dhr", "seam", "irn", "toco", "weaktr"}
-        Kernels of the CRF in these codebases, and the background score beside CAMs.
+    preset : {"dhr", "seam", "irn", "toco", "weaktr"}, optional
+        Kernels of the CRF in these codebases, and the background score beside CAMs. Default: "dhr".
     method : {"crf", "par", "pamr"}
         The tool.
     tags, classes, background, ignore_index, cam_background
         As in :func:`refine_folder`.
     base_score, alpha : float, optional
         Background score beside CAMs, or "power" and its exponent; default: the preset's.
-    gt_prob : float
-        Trust in masks, between 0 and 1.
+    gt_prob : float, optional
+        Trust in ``masks``, between 0 and 1. Default: 0.7.
     palette, save_probs, allow_pickle, device, run
         As in :func:`refine_folder`.
 
@@ -108,10 +108,18 @@ def crf_folder(
     >>> folder.cleanup()
     """
     run = run or RunOptions()
-    check_choice(preset, "preset", tuple(PRESETS))
+    if preset is not None:
+        check_choice(preset, "preset", tuple(PRESETS))
     check_choice(method, "method", ("crf", "par", "pamr"))
     if sum(given is not None for given in (cams, masks, probs)) != 1:
         raise UsageError("pass one of cams (--cams), masks (--masks) and probs (--probs)")
+    if preset is not None and method != "crf" and cams is None:
+        raise UsageError(
+            f"preset (--preset) has no part in method={method!r} without cams (--cams): leave it out"
+        )
+    if gt_prob is not None and masks is None:
+        raise UsageError("gt_prob (--gt-prob) is the trust in masks (--masks): leave it out")
+    preset, gt_prob = preset or "dhr", 0.7 if gt_prob is None else gt_prob
     labels = class_set(classes, background=background)
     settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
