@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from .checks import check_ignore_index, check_positive, check_range, describe, read_numbers, show
 from .compiled import eager
@@ -21,8 +22,11 @@ from .inputs import (
     CamCall,
     CamForm,
     CamGroup,
+    GivenBoxes,
+    Labels,
     read_cam_groups,
 )
+from .keywords import MaskKeywords
 from .maps import resize
 
 # Below this a CAM, or the sum of scores of a pixel, holds no signal.
@@ -37,22 +41,42 @@ Decide = Callable[[Tensor, Tensor | None, list[int]], Tensor]
 """
 
 
+@overload
+def base_mask(
+    cams: Tensor,
+    labels: Labels,
+    images: Tensor | None = None,
+    *,
+    background: float | Literal["power"],
+    alpha: float = 1.0,
+    **options: Unpack[MaskKeywords],
+) -> Tensor: ...
+@overload
+def base_mask(
+    cams: Sequence[Tensor],
+    labels: Labels,
+    images: Tensor | Sequence[Tensor] | None = None,
+    *,
+    background: float | Literal["power"],
+    alpha: float = 1.0,
+    **options: Unpack[MaskKeywords],
+) -> list[Tensor]: ...
 def base_mask(
     cams: Tensor | Sequence[Tensor],
-    labels: Any,
+    labels: Labels,
     images: Tensor | Sequence[Tensor] | None = None,
     *,
     background: float | Literal["power"],
     alpha: float = 1.0,
     refine: Boundary = None,
     normalise: bool = True,
-    size: Any = None,
-    boxes: Any = None,
+    size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    boxes: GivenBoxes = None,
     box_format: BoxFormat | None = None,
     ignore_index: int = 255,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
-) -> Any:
+) -> Tensor | list[Tensor]:
     """Make base masks of CAMs: a background score beside the CAMs of the tags, a boundary tool, argmax.
 
     Parameters
@@ -81,8 +105,10 @@ def base_mask(
         before the boundary tool. False: CAMs lie in [0, 1] already and are refined as they are.
     size : (H, W), optional
         Size of the masks where there are no images; default: that of the CAMs. For lists a list of pairs.
-    boxes, box_format : optional
+    boxes : Tensor (B, 4), array or list, optional
         Crop boxes as in :func:`refine_mask`: pixels outside take part in nothing and are ``ignore_index``.
+    box_format : {"xyxy", "yyxx"}
+        Order of ``boxes``, required with them.
     ignore_index : int, default 255
         Label of pixels outside the boxes.
     mean, std : three floats each, or None
@@ -140,9 +166,31 @@ def base_mask(
     return _make(CamCall(cams, labels, images, size, boxes), form, decide, normalise=normalise, cut=True)
 
 
+@overload
+def two_threshold_mask(
+    cams: Tensor,
+    labels: Labels,
+    images: Tensor | None = None,
+    *,
+    high: float | Sequence[float] | Tensor,
+    low: float | Sequence[float] | Tensor,
+    scale: float = 0.5,
+    **options: Unpack[MaskKeywords],
+) -> Tensor: ...
+@overload
+def two_threshold_mask(
+    cams: Sequence[Tensor],
+    labels: Labels,
+    images: Tensor | Sequence[Tensor] | None = None,
+    *,
+    high: float | Sequence[float] | Tensor,
+    low: float | Sequence[float] | Tensor,
+    scale: float = 0.5,
+    **options: Unpack[MaskKeywords],
+) -> list[Tensor]: ...
 def two_threshold_mask(
     cams: Tensor | Sequence[Tensor],
-    labels: Any,
+    labels: Labels,
     images: Tensor | Sequence[Tensor] | None = None,
     *,
     high: float | Sequence[float] | Tensor,
@@ -150,13 +198,13 @@ def two_threshold_mask(
     refine: Boundary = None,
     scale: float = 0.5,
     normalise: bool = True,
-    size: Any = None,
-    boxes: Any = None,
+    size: Sequence[int] | Sequence[Sequence[int]] | None = None,
+    boxes: GivenBoxes = None,
     box_format: BoxFormat | None = None,
     ignore_index: int = 255,
     mean: Sequence[float] | None = IMAGENET_MEAN,
     std: Sequence[float] | None = IMAGENET_STD,
-) -> Any:
+) -> Tensor | list[Tensor]:
     """Make base masks of two background scores, unknown between them: those of AFA, ToCo, DuPL and SeCo.
 
     Two masks are made, with ``high`` and with ``low`` as the score of the background beside the CAMs of the
@@ -273,7 +321,9 @@ def _form(
 
 @eager
 @torch.no_grad()
-def _make(call: CamCall, form: CamForm, decide: Decide, *, normalise: bool, cut: bool) -> Any:
+def _make(
+    call: CamCall, form: CamForm, decide: Decide, *, normalise: bool, cut: bool
+) -> Tensor | list[Tensor]:
     """The masks of a call in its structure."""
     if not isinstance(normalise, bool):
         raise TypeError(f"normalise must be a bool, got {show(normalise)}: pass True or False")

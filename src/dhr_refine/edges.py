@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Literal, cast, get_args
 
 import torch
 from torch import Tensor
@@ -15,8 +15,12 @@ from .crf import DenseCRFLattice
 from .crf.inference import refine_checked
 
 BoundaryName = Literal["crf", "pamr", "par"]
-Boundary = BoundaryName | Callable[[Tensor | None, Tensor], Tensor] | None
-"""A boundary tool as callers pass it."""
+Boundary = BoundaryName | Callable[[Tensor, Tensor], Tensor] | None
+"""A boundary tool as callers pass it.
+
+Images are None in calls without images. A function that takes ``Tensor | None`` is of this type as well; one
+that takes tensors alone is for calls with images.
+"""
 _NAMES = get_args(BoundaryName)
 _LOCAL = {"pamr": pamr, "par": par}
 
@@ -44,8 +48,10 @@ class Edges:
 
     def __init__(self, tool: Boundary, images: Tensor | None, argument: str):
         """Take the images (b, 3, h, w) uint8, and what the caller calls the tool."""
-        self.tool, self.images, self.argument = tool, images, argument
-        self.lattice = None
+        self.tool: Boundary = tool
+        self.images: Tensor | None = images
+        self.argument: str = argument
+        self.lattice: DenseCRFLattice | None = None
         if tool == "crf":
             assert images is not None
             self.lattice = DenseCRFLattice(images)
@@ -57,7 +63,8 @@ class Edges:
         if callable(self.tool):
             if probs.shape[1] == 1:  # nothing to part: a CRF gives the one class everything, or refuses
                 return torch.ones_like(probs)
-            return self._checked(self.tool(self.images, probs.clone()), probs)
+            # None without images: see Boundary.
+            return self._checked(self.tool(cast(Tensor, self.images), probs.clone()), probs)
         assert self.images is not None
         if self.lattice is not None:
             return refine_checked(self.images, probs, self.lattice)

@@ -31,7 +31,7 @@ from .compiled import eager
 from .crf.geometry import feature_geometry
 from .crf.images import check_image_type, read_pixels, warn_of_grey_levels
 from .crf.permutohedral import PermutohedralLattice, filter_values
-from .inputs.boxes import BoxFormat, mark_inside, read_boxes
+from .inputs.boxes import BoxFormat, GivenBoxes, mark_inside, read_boxes
 from .inputs.names import Names
 
 # Grey levels of floating point images, and what interpolation may add to them.
@@ -49,7 +49,7 @@ def dense_energy_loss(
     logits: Tensor,
     labels: Tensor,
     *,
-    boxes: Any = None,
+    boxes: GivenBoxes = None,
     box_format: BoxFormat | None = None,
     weight: float = 1e-7,
     sigma_rgb: float = 15,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from .compiled import eager
 from .crops import Crops, enlarge, first_best, make_crops
@@ -19,6 +20,8 @@ from .inputs import (
     Background,
     Batch,
     BoxFormat,
+    GivenBoxes,
+    Labels,
     Options,
     Request,
     read_batch,
@@ -27,6 +30,7 @@ from .inputs import (
     warn_about_slips,
 )
 from .keep import keep_pixels, keep_present
+from .keywords import RefineKeywords
 from .memory import ClassMemory, as_discriminant
 from .pooling import cell_shares
 from .rebalance import (
@@ -44,15 +48,33 @@ from .seed import find_seed, merged_pixels, with_background
 from .steps import RefineSteps, join, pick
 
 
+@overload
+def refine_mask(
+    cams: Tensor,
+    masks: Tensor,
+    uss_features: Tensor,
+    wss_features: Tensor | Sequence[Tensor],
+    images: Tensor | None = None,
+    **options: Unpack[RefineKeywords],
+) -> Tensor: ...
+@overload
+def refine_mask(
+    cams: Tensor | Sequence[Tensor],
+    masks: Sequence[Tensor],
+    uss_features: Tensor | Sequence[Tensor],
+    wss_features: Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]],
+    images: Tensor | Sequence[Tensor] | None = None,
+    **options: Unpack[RefineKeywords],
+) -> list[Tensor]: ...
 def refine_mask(
     cams: Tensor | Sequence[Tensor],
     masks: Tensor | Sequence[Tensor],
     uss_features: Tensor | Sequence[Tensor],
-    wss_features: Any,
+    wss_features: Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]],
     images: Tensor | Sequence[Tensor] | None = None,
     *,
-    labels: Any = None,
-    boxes: Any = None,
+    labels: Labels | None = None,
+    boxes: GivenBoxes = None,
     box_format: BoxFormat | None = None,
     background: Background = "first",
     ignore_index: int = 255,
@@ -64,7 +86,7 @@ def refine_mask(
     boundary: Boundary = "crf",
     recipe: Recipe | None = None,
     memory: ClassMemory | ClassDiscriminant | None = None,
-) -> Any:
+) -> Tensor | list[Tensor]:
     """Refine base pseudo masks by Dual Features-Driven Hierarchical Rebalancing (paper, section 3.2).
 
     Parameters
@@ -187,15 +209,33 @@ def refine_mask(
     return _refine(request, options, keep=False).mask
 
 
+@overload
+def refine_steps(
+    cams: Tensor,
+    masks: Tensor,
+    uss_features: Tensor,
+    wss_features: Tensor | Sequence[Tensor],
+    images: Tensor | None = None,
+    **options: Unpack[RefineKeywords],
+) -> RefineSteps: ...
+@overload
+def refine_steps(
+    cams: Tensor | Sequence[Tensor],
+    masks: Sequence[Tensor],
+    uss_features: Tensor | Sequence[Tensor],
+    wss_features: Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]],
+    images: Tensor | Sequence[Tensor] | None = None,
+    **options: Unpack[RefineKeywords],
+) -> RefineSteps[list[Tensor]]: ...
 def refine_steps(
     cams: Tensor | Sequence[Tensor],
     masks: Tensor | Sequence[Tensor],
     uss_features: Tensor | Sequence[Tensor],
-    wss_features: Any,
+    wss_features: Tensor | Sequence[Tensor] | Sequence[Sequence[Tensor]],
     images: Tensor | Sequence[Tensor] | None = None,
     *,
-    labels: Any = None,
-    boxes: Any = None,
+    labels: Labels | None = None,
+    boxes: GivenBoxes = None,
     box_format: BoxFormat | None = None,
     background: Background = "first",
     ignore_index: int = 255,
@@ -207,7 +247,7 @@ def refine_steps(
     boundary: Boundary = "crf",
     recipe: Recipe | None = None,
     memory: ClassMemory | ClassDiscriminant | None = None,
-) -> RefineSteps:
+) -> RefineSteps | RefineSteps[list[Tensor]]:
     """Refine base pseudo masks and keep every intermediate map, for notebooks and figures.
 
     Parameters
@@ -256,7 +296,7 @@ keep_unknown, mean, std, tau, reg, boundary, recipe, memory
 
 
 @eager
-def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps:
+def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps[Any]:
     """Every group of images of one size goes through the step; results in the structure of the call."""
     groups = read_groups(request, needs_images=options.needs_images)
     structure = groups[0].names.structure

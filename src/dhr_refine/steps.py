@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import Any, Generic
 
 from torch import Tensor
+from typing_extensions import TypeVar
 
 # Fields with an axis of classes behind the batch's.
 _BY_CLASS = {
@@ -25,40 +26,44 @@ _BY_CLASS = {
 _SHOWN_IMAGES = 8
 
 
+Maps = TypeVar("Maps", bound="Tensor | list[Tensor]", default=Tensor)
+
+
 @dataclass(frozen=True, repr=False)
-class RefineSteps:
+class RefineSteps(Generic[Maps]):
     """Result of :func:`refine_steps`: the refined mask and every intermediate map.
 
     Shapes are those of a batch; a call on one image has no batch axis, a call on lists has lists. K is the
-    largest number of classes of an image; images with fewer are padded, ``classes`` is -1 there.
+    largest number of classes of an image; images with fewer are padded, ``classes`` is -1 there. To type
+    checkers it is a ``RefineSteps[Tensor]`` or, of lists, a ``RefineSteps[list[Tensor]]``.
     """
 
-    mask: Any
+    mask: Maps
     """(B, H, W) int64 refined pseudo mask."""
-    probs: Any
+    probs: Maps
     """(B, K, H, W) float32 what the mask is the argmax of, zeros outside the boxes."""
-    classes: Any
+    classes: Maps
     """(B, K) int64 mask label of each class."""
-    seed: Any
+    seed: Maps
     """(B, H, W) int64 OT seed, ignore where unassigned."""
-    init_mask: Any
+    init_mask: Maps
     """(B, H, W) int64 M_init, the base mask with the seed merged in."""
-    uss: Any
+    uss: Maps
     """(B, K, u, v) float32 scores after the USS step."""
-    wss: Any
+    wss: Maps
     """(B, K, u, v) float32 scores after the WSS step."""
-    uss_centroids: Any
+    uss_centroids: Maps
     """(B, K, D) float32 class averages of the USS features in M_init, cleaned by a memory if there is one."""
-    uss_similarity: Any
+    uss_similarity: Maps
     """(B, K, K) float32 cosine of these centroids, 0 for classes without a pixel."""
-    groups: Any
+    groups: Maps
     """(B, K, K) bool, row i marks the classes that are treated as alike to class i."""
-    recovered: Any
+    recovered: Maps
     """(B, K) bool, classes without a pixel in the base mask that the refined mask has."""
-    posterior: Any
+    posterior: Maps
     """(B, K, u, v) float32 probability of each class given the feature, by the memory; 1 for classes that it
     does not know, and without a memory."""
-    purity: Any
+    purity: Maps
     """(B, K) float32 in [0, 1], the mean posterior of a class over the features behind its average before the
     memory cleaned it: how pure the memory takes M_init to be. 0 for classes without a pixel."""
 
@@ -96,7 +101,7 @@ class RefineSteps:
         return "<div>" + "".join(tables) + "</div>" if tables else "<p>RefineSteps of no images</p>"
 
 
-def split(steps: RefineSteps) -> list[RefineSteps]:
+def split(steps: RefineSteps[Any]) -> list[RefineSteps]:
     """The steps of each image, without batch axis and padding; ``steps`` itself where it is one image's."""
     if isinstance(steps.classes, list):
         names = [field.name for field in fields(RefineSteps)]
@@ -109,7 +114,7 @@ def split(steps: RefineSteps) -> list[RefineSteps]:
     return [pick(steps, row, count) for row, count in enumerate((steps.classes >= 0).sum(dim=1).tolist())]
 
 
-def join(images: Sequence[RefineSteps]) -> RefineSteps:
+def join(images: Sequence[RefineSteps]) -> RefineSteps[list[Tensor]]:
     """The steps of a call on lists."""
     names = [field.name for field in fields(RefineSteps)]
     return RefineSteps(**{name: [getattr(one, name) for one in images] for name in names})

@@ -33,6 +33,7 @@ LAYERS = {
         ("edges",),
         ("rebalance", "inputs", "pydensecrf"),
         ("crops", "energy_loss", "memory", "rebalance_calls"),
+        ("keywords",),
         ("base_masks", "keep", "seed", "steps"),
         ("refine",),
         ("viz",),

@@ -177,8 +177,8 @@ def holds_arrays(annotation: Any, owner: Any) -> bool:
         kind = eval(annotation, scope) if isinstance(annotation, str) else annotation
     except NameError:  # what type checkers alone import
         kind = annotation
-    # What callers pass as a function says in its text what it is given.
-    words = re.sub(r"Callable\[\[.*?\], .*?\]", "", repr(kind))
+    # What callers pass as a function says in its text what it is given; RefineSteps has shapes of its own.
+    words = re.sub(r"Callable\[\[.*?\], .*?\]|RefineSteps\[list\[.*?\]\]", "", repr(kind))
     return re.search(r"\bTensor\b|\bndarray\b", words) is not None
 
 

@@ -91,17 +91,17 @@ class DenseCRFLattice:
         check_image_shape(images, "C")
         pixels = read_pixels(images[None] if images.ndim == 3 else images)
         images = pixels.values
-        self.parameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
+        self.parameters: LatticeParameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
         warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=3)
-        self.backend = choose_backend(backend, images.device)
+        self.backend: str = choose_backend(backend, images.device)
         if self.backend == "pydensecrf":
             raise ValueError(
                 "backend must be 'auto', 'torch', 'numba' or 'triton' for a lattice, got 'pydensecrf': "
                 "pydensecrf builds its own at every call; call dense_crf without lattice"
             )
         batch, _, height, width = images.shape
-        self.shape = (batch, height, width)
-        self.device = images.device
+        self.shape: tuple[int, int, int] = (batch, height, width)
+        self.device: torch.device = images.device
         self._images, self._gaussian, self._bilateral = self._build(pixels)
 
     @eager

@@ -97,9 +97,9 @@ class PermutohedralLattice:
         check_plain(features, "features")
         check_filled(features, "features")
         check_choice(backend, "backend", ("auto", "torch", "numba"))
-        self.backend = choose_backend(backend, features.device)
-        self.shape = tuple(features.shape)
-        self.device = features.device
+        self.backend: str = choose_backend(backend, features.device)
+        self.shape: tuple[int, ...] = tuple(features.shape)
+        self.device: torch.device = features.device
         self._kernel = self._build(features)
 
     @eager

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import html
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 from ..inputs import Evidence, warn_about_slips
 from ..inputs.boxes import Boxes
@@ -23,6 +23,9 @@ from .runs.report import images_of
 from .work.base import empty_label, label_of
 from .work.dialect import find_dialect
 from .work.refine import Maps, RefineTask
+
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 _SHOWN = 3
 
@@ -74,6 +77,14 @@ class CheckReport:
         return f"<p>{html.escape(first)}</p>" + (f"<ul>{items}</ul>" if items else "")
 
 
+def _arguments_of(
+    other: Callable[Arguments, object],
+) -> Callable[[Callable[..., Result]], Callable[Arguments, Result]]:
+    """Type checkers take a function's arguments to be those of another."""
+    return lambda function: function
+
+
+@_arguments_of(plan_masks)
 def check_folder(images: PathLike, **options: Any) -> CheckReport:
     """Look at all that :func:`refine_folder` would read, and say what would go wrong; nothing is written.
 

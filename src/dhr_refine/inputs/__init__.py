@@ -9,7 +9,7 @@ made of.
 """
 
 from .batch import Batch, read_batch
-from .boxes import Box, BoxFormat
+from .boxes import Box, BoxFormat, GivenBoxes
 from .cam_calls import CamCall, CamForm, CamGroup, read_cam_groups
 from .examples import Examples, Form, read_examples
 from .images import IMAGENET_MEAN, IMAGENET_STD, read_images
@@ -18,7 +18,7 @@ from .names import Names as ArgumentNames
 from .options import Options, read_options
 from .request import Request, read_groups
 from .slips import Evidence, warn_about_slips
-from .tags import Background
+from .tags import Background, Labels
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -34,6 +34,8 @@ __all__ = [
     "Evidence",
     "Examples",
     "Form",
+    "GivenBoxes",
+    "Labels",
     "Options",
     "Request",
     "pad",

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import describe, read_numbers, show
@@ -14,6 +15,10 @@ from .names import Names
 
 BoxFormat = Literal["xyxy", "yyxx"]
 Box = tuple[int, int, int, int]  # x0, y0, x1, y1, ends exclusive
+ImageBox = Tensor | NDArray[Any] | Sequence[float | np.number[Any]] | None
+"""The box of one image as callers pass it."""
+GivenBoxes = ImageBox | Sequence[ImageBox]
+"""The boxes of a batch, one image or a list of images as callers pass them."""
 
 
 class Boxes(NamedTuple):

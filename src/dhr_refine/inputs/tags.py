@@ -8,17 +8,22 @@ entry repeats, which only the zeros and ones of multi-hot tags do; so one of 0 a
 from __future__ import annotations
 
 import reprlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..checks import describe
 from .names import Names
 
 Background = Literal["first", "last", "none"]
+ImageTags = Tensor | NDArray[Any] | Collection[int | np.integer[Any] | Tensor]
+"""Tags of one image as callers pass them: multi-hot, indices, or CAMs by class, whose keys they are."""
+Labels = ImageTags | Sequence[ImageTags]
+"""Tags of a batch, one image or a list of images as callers pass them."""
 Entry = list[int] | np.ndarray
 """Tags of one image: 0-based indices, or a multi-hot vector."""
 

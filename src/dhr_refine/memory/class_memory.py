@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ..checks import check_choice, check_count, check_positive, check_range, describe
 from ..discriminant import ClassDiscriminant, recall, standardise
 from ..files.regular import show_name
-from ..inputs import Background, BoxFormat, Examples, Form, pad, read_examples
+from ..inputs import Background, BoxFormat, Examples, Form, GivenBoxes, Labels, pad, read_examples
 from ..pooling import cell_weights
 from . import storage
 from .samples import check_sample, features_of
 from .solving import background_label, solve_sums
+from .storage import Covariance, MemoryKeywords
 from .sums import Sums
 
-Covariance = Literal["class", "pooled"]
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
+
 # A class of fewer cells in an image is left out there: they are mostly its edges.
 _LEAST_CELLS = 2.0
 _ROUNDS = 6
@@ -110,13 +114,13 @@ class ClassMemory:
         check_positive(decay, "decay")
         check_range(least_images, "least_images", 1.0, 1e9)
         check_positive(shrinkage, "shrinkage")
-        self.num_classes = int(num_classes)
-        self.dim = int(dim)
+        self.num_classes: int = int(num_classes)
+        self.dim: int = int(dim)
         self.background: Background = background
         self.covariance: Covariance = covariance
-        self.decay = float(decay)
-        self.least_images = float(least_images)
-        self.shrinkage = float(shrinkage)
+        self.decay: float = float(decay)
+        self.least_images: float = float(least_images)
+        self.shrinkage: float = float(shrinkage)
         behind = background_label(background, num_classes)
         pooled = covariance == "pooled"
         self._slots = [int(label != behind) if pooled else label for label in range(num_classes)]
@@ -159,11 +163,11 @@ class ClassMemory:
 
     def update(
         self,
-        uss_features: Any,
-        masks: Any,
+        uss_features: Tensor | Sequence[Tensor],
+        masks: Tensor | Sequence[Tensor],
         *,
-        labels: Any = None,
-        boxes: Any = None,
+        labels: Labels | None = None,
+        boxes: GivenBoxes = None,
         box_format: BoxFormat | None = None,
         ignore_index: int = 255,
         known: ClassMemory | ClassDiscriminant | None = None,
@@ -176,7 +180,7 @@ class ClassMemory:
             The features that ``refine_mask`` will be given.
         masks : Tensor (B, H, W) or (H, W), or a list of (H, W)
             Base pseudo masks (or refined ones), labels in ``0 .. num_classes - 1`` or ``ignore_index``.
-        labels : optional
+        labels : Tensor (B, C) or list of index lists, optional
             Image tags in any form that :func:`refine_mask` takes. Mask labels that are no tag of their image
             are left out. Default: the classes that the masks carry.
         boxes, box_format, ignore_index
@@ -255,7 +259,7 @@ class ClassMemory:
             own.mul_(fade).add_(more.to(self.device))
         self._solved = None
 
-    def all_reduced(self, group: Any = None) -> ClassMemory:
+    def all_reduced(self, group: ProcessGroup | None = None) -> ClassMemory:
         """The memory of all processes of a distributed run together; this one stays what it is.
 
         A collective: every process of the group calls it, ``shared = memory.all_reduced()``, and gets the
@@ -305,11 +309,11 @@ class ClassMemory:
                 )
         return self._solved
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, int | float | str | Tensor]:
         """Its options and sums, for checkpoints: numbers, strings and tensors (copies)."""
         return storage.to_state(self, self._sums)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, object]) -> None:
         """Take the sums of a :meth:`state_dict` of a memory of the same options.
 
         Parameters
@@ -377,12 +381,12 @@ class ClassMemory:
     @classmethod
     def fit(
         cls,
-        samples: Iterable[Mapping[str, Any]] | Callable[[], Iterable[Mapping[str, Any]]],
+        samples: Iterable[Mapping[str, object]] | Callable[[], Iterable[Mapping[str, object]]],
         num_classes: int,
         *,
         rounds: int = _ROUNDS,
         distributed: bool = False,
-        **options: Any,
+        **options: Unpack[MemoryKeywords],
     ) -> ClassMemory:
         """Make a memory of a data set, in ``rounds + 1`` passes over its images.
 

@@ -6,7 +6,7 @@ import io
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -14,19 +14,34 @@ import torch
 from ..checks import describe
 from ..files import load_arrays
 from ..files.writing import write_atomic
+from ..inputs import Background
 from .sums import Sums
+
+Covariance = Literal["class", "pooled"]
+
+
+class MemoryKeywords(TypedDict, total=False):
+    """The options of ClassMemory."""
+
+    background: Background
+    covariance: Covariance
+    decay: float
+    least_images: float
+    shrinkage: float
+    device: torch.device | str
+
 
 # What a memory is made with, and a file must agree in; in the order of the constructor.
 OPTIONS = ("num_classes", "dim", "background", "covariance", "decay", "least_images", "shrinkage")
 
 
-def to_state(memory: object, sums: Sums) -> dict[str, Any]:
+def to_state(memory: object, sums: Sums) -> dict[str, int | float | str | torch.Tensor]:
     """Options and sums."""
     options = {name: getattr(memory, name) for name in OPTIONS}
     return options | {name: tensor.clone() for name, tensor in sums._asdict().items()}
 
 
-def from_state(state: Mapping[str, Any], like: Sums) -> Sums:
+def from_state(state: Mapping[str, object], like: Sums) -> Sums:
     """The sums of a state, if they have the shapes of a memory's own and are sums of something."""
     found = {}
     for name, own in like._asdict().items():

@@ -7,9 +7,11 @@ That makes them streamable (:class:`MaskScores`), and a bootstrap over images on
 from __future__ import annotations
 
 from collections.abc import Sequence, Set
-from typing import Any, NamedTuple
+from typing import Any, Generic, TypeAlias, overload
 
 import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import NamedTuple, TypeVar
 
 from ..checks import describe, read_numbers
 from .counts import ImageCounts, check_classes, check_counts, count_pixels
@@ -17,35 +19,40 @@ from .masks import Mask
 from .per_image import Absent, Background, check_options, image_scores, mean, ratio, scored
 from .slips import Ignored, count_ignored, warn_of_ignored
 
+Figure = TypeVar("Figure", default=float)
+Number = TypeVar("Number", default=int)
+Resampled: TypeAlias = "Scores[NDArray[np.float64], NDArray[np.float64]]"
+"""With ``weights``: arrays throughout."""
 
-class Scores(NamedTuple):
+
+class Scores(NamedTuple, Generic[Figure, Number]):
     """Figures of a data set as fractions, NaN where there is nothing to divide by; see :class:`MaskScores`.
 
     Floats, ints where things are counted, and an array per class; with ``weights`` of shape (R, N) all are
-    float64 arrays with a leading axis R.
+    float64 arrays with a leading axis R (to type checkers, ``Scores[ndarray, ndarray]``).
     """
 
-    miou: Any
+    miou: Figure
     """Mean of ``iou`` over the classes of the ground truth (``absent="zero"``: and of the prediction)."""
-    iou: Any
+    iou: NDArray[np.float64]
     """(C,) TP / (P + T - TP) of each class, NaN for a class over which ``miou`` is not taken."""
-    mfpr: Any
+    mfpr: Figure
     """Mean of (P - TP) / (P + T - TP) over the same classes: the mean false positive rate."""
-    mfnr: Any
+    mfnr: Figure
     """Mean of (T - TP) / (P + T - TP) over the same classes: the mean false negative rate."""
-    per_image_miou: Any
+    per_image_miou: Figure
     """Mean over images of the mean IoU over the image's classes, as for ``miou``."""
-    vanishing: Any
+    vanishing: Figure
     """Share of image-tag pairs with less than ``vanish_share`` of their true pixels found."""
-    vanished: Any
+    vanished: Figure
     """Share of image-tag pairs with no true pixel found."""
-    recovery: Any
+    recovery: Figure
     """Share of the pairs vanishing in the base mask that are not in the prediction; NaN without a base."""
-    images: Any
+    images: Number
     """Images with a labelled pixel."""
-    pairs: Any
+    pairs: Number
     """Image-tag pairs: foreground classes present in an image's ground truth."""
-    base_vanishing: Any
+    base_vanishing: Number
     """Pairs that vanish in the base mask, of which ``recovery`` is a share."""
 
 
@@ -115,9 +122,9 @@ class MaskScores:
         """Check the options and start from nothing counted."""
         check_classes(num_classes, ignore_index)
         check_options(vanish_share, background, absent)
-        self.num_classes = int(num_classes)
-        self.ignore_index = int(ignore_index)
-        self.vanish_share = float(vanish_share)
+        self.num_classes: int = int(num_classes)
+        self.ignore_index: int = int(ignore_index)
+        self.vanish_share: float = float(vanish_share)
         self.background: Background = background
         self.absent: Absent = absent
         self._totals = np.zeros(_width(self.num_classes))
@@ -233,7 +240,8 @@ class MaskScores:
         """
         if self._only_background():
             warn_of_ignored(self._ignored, self.ignore_index, many=True, stacklevel=2)
-        return _finish(self._totals, self.num_classes, _read_labels(labels, self.num_classes), self.absent)
+        chosen = _read_labels(labels, self.num_classes)
+        return _plain(_finish(self._totals, self.num_classes, chosen, self.absent))
 
     def __repr__(self) -> str:
         """Name the size of what was counted."""
@@ -241,6 +249,7 @@ class MaskScores:
         return f"MaskScores(num_classes={self.num_classes}, images={images})"
 
 
+@overload
 def scores_of(
     counts: ImageCounts,
     *,
@@ -249,8 +258,29 @@ def scores_of(
     background: Background = "first",
     absent: Absent = "skip",
     labels: Sequence[int] | None = None,
-    weights: np.ndarray | None = None,
-) -> Scores:
+    weights: None = None,
+) -> Scores: ...
+@overload
+def scores_of(
+    counts: ImageCounts,
+    *,
+    base: ImageCounts | None = None,
+    vanish_share: float = 0.1,
+    background: Background = "first",
+    absent: Absent = "skip",
+    labels: Sequence[int] | None = None,
+    weights: NDArray[Any],
+) -> Resampled: ...
+def scores_of(
+    counts: ImageCounts,
+    *,
+    base: ImageCounts | None = None,
+    vanish_share: float = 0.1,
+    background: Background = "first",
+    absent: Absent = "skip",
+    labels: Sequence[int] | None = None,
+    weights: NDArray[Any] | None = None,
+) -> Scores | Resampled:
     """The figures of :class:`MaskScores` from per-image counts, for a data set or for resamples of it.
 
     Parameters
@@ -291,7 +321,7 @@ def scores_of(
             raise ValueError("base was not counted on the ground truth of counts: count the same images")
     rows = _rows(counts, base, vanish_share, background, absent)
     if weights is None:
-        return _finish(rows.sum(axis=0), num_classes, _read_labels(labels, num_classes), absent)
+        return _plain(_finish(rows.sum(axis=0), num_classes, _read_labels(labels, num_classes), absent))
     times = read_numbers(weights, "weights", f"an array (R, {count})").astype(np.float64)
     if times.ndim != 2 or times.shape[1] != count:
         raise ValueError(
@@ -333,7 +363,7 @@ def _rows(
     return np.concatenate((*counts, np.stack(columns, axis=1)), axis=1, dtype=np.float64)
 
 
-def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Absent) -> Scores:
+def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Absent) -> Resampled:
     """Divide sums (..., 3 C + 7)."""
     found, predicted, true = (totals[..., i * num_classes : (i + 1) * num_classes] for i in range(3))
     image_miou, images, pairs, vanishing, vanished, lost, recovered = np.moveaxis(
@@ -343,7 +373,7 @@ def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Ab
     union = np.where(there, predicted + true - found, 0.0)
     iou = ratio(found, union)
     taken = there & chosen
-    scores = Scores(
+    return Scores(
         miou=mean(iou, taken),
         iou=iou,
         mfpr=mean(ratio(predicted - found, union), taken),
@@ -356,11 +386,13 @@ def _finish(totals: np.ndarray, num_classes: int, chosen: np.ndarray, absent: Ab
         pairs=pairs,
         base_vanishing=lost,
     )
-    if totals.ndim > 1:
-        return scores
-    plain = {name: float(getattr(scores, name)) for name in Scores._fields if name != "iou"}
-    plain |= {name: int(plain[name]) for name in ("images", "pairs", "base_vanishing")}
-    return Scores(iou=iou, **plain)
+
+
+def _plain(scores: Resampled) -> Scores:
+    """Floats and ints in the place of arrays without axes."""
+    parts: dict[str, Any] = {name: float(getattr(scores, name)) for name in Scores._fields if name != "iou"}
+    parts |= {name: int(parts[name]) for name in ("images", "pairs", "base_vanishing")}
+    return Scores(iou=scores.iou, **parts)
 
 
 def _read_labels(labels: Sequence[int] | None, num_classes: int) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..checks import check_count, describe, read_numbers
 from .counts import ImageCounts, check_counts
-from .data_set import Scores, scores_of
+from .data_set import Resampled, Scores, scores_of
 from .per_image import Absent, Background
 
 Row = TypeVar("Row")
@@ -39,7 +39,7 @@ def bootstrap(
     background: Background = "first",
     absent: Absent = "skip",
     labels: Sequence[int] | None = None,
-) -> dict[Row, Scores]:
+) -> dict[Row, Resampled]:
     """Score several predictions of the same images on the same resamples of these images.
 
     The difference between two predictions on the same resamples is a paired bootstrap: what is hard for both
@@ -95,7 +95,7 @@ def bootstrap(
             raise ValueError("counts hold different images or ground truth: count the same images for all")
     images = len(parts[0].true)
     rng = np.random.default_rng(seed)
-    sampled: dict[Row, list[Scores]] = {row: [] for row in counts}
+    sampled: dict[Row, list[Resampled]] = {row: [] for row in counts}
     for start in range(0, draws, _BLOCK):
         size = min(_BLOCK, draws - start)
         weights = np.zeros((size, 0))

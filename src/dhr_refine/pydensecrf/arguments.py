@@ -5,12 +5,17 @@ from __future__ import annotations
 import math
 import operator
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
+from numpy.typing import ArrayLike
+from torch import Tensor
 
 from ..checks import describe, read_numbers
 from ..crf.unary import LARGEST_ENERGY
+
+Numbers: TypeAlias = "ArrayLike | Tensor"
+"""A number, an array or nested lists of numbers as callers pass them."""
 
 # Weights and marginals up to these keep well below the largest energy, times a million
 # pixels and hundreds of labels.

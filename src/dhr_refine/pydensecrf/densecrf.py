@@ -15,6 +15,7 @@ from ..crf.kept import bilateral_kernel, feature_kernel, gaussian_kernel
 from ..crf.terms import Normalization, Term
 from .arguments import (
     LARGEST_MARGINAL,
+    Numbers,
     lie_within,
     read_array,
     read_compat,
@@ -115,7 +116,7 @@ class DenseCRF:
         self._terms: list[Term] = []
         self._device = chosen_device()
 
-    def setUnaryEnergy(self, u: Any, f: Any = None) -> None:
+    def setUnaryEnergy(self, u: Numbers, f: Numbers | None = None) -> None:
         """Set the energies of pixels by themselves, usually -log(probability).
 
         Without this call all labels are equal. A further call replaces the energies of the one before. The
@@ -161,8 +162,8 @@ class DenseCRF:
 
     def addPairwiseEnergy(
         self,
-        features: Any,
-        compat: Any,
+        features: Numbers,
+        compat: Numbers,
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
@@ -228,7 +229,7 @@ class DenseCRF:
         """
         return self._run(0), np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
 
-    def stepInference(self, Q: np.ndarray, tmp1: Any, tmp2: Any) -> None:
+    def stepInference(self, Q: np.ndarray, tmp1: Numbers, tmp2: Numbers) -> None:
         """Run one iteration of mean field, in place.
 
         Parameters
@@ -254,7 +255,7 @@ class DenseCRF:
             raise ValueError("Q is read-only, but is to take the next marginals: pass Q.copy()")
         Q[...] = self._run(1, start)
 
-    def klDivergence(self, Q: Any) -> float:
+    def klDivergence(self, Q: Numbers) -> float:
         """Kullback-Leibler divergence of marginals from the field, up to a constant.
 
         Parameters
@@ -373,8 +374,8 @@ class DenseCRF2D(DenseCRF):
 
     def addPairwiseGaussian(
         self,
-        sxy: Any,
-        compat: Any,
+        sxy: Numbers,
+        compat: Numbers,
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:
@@ -401,10 +402,10 @@ class DenseCRF2D(DenseCRF):
 
     def addPairwiseBilateral(
         self,
-        sxy: Any,
-        srgb: Any,
-        rgbim: Any,
-        compat: Any,
+        sxy: Numbers,
+        srgb: Numbers,
+        rgbim: Numbers,
+        compat: Numbers,
         kernel: int = DIAG_KERNEL,
         normalization: int = NORMALIZE_SYMMETRIC,
     ) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from .arguments import read_array
+from .arguments import Numbers, read_array
 
 __all__ = ["MatrixXf", "VectorXf", "matrixXf", "vectorXf"]
 
@@ -15,7 +13,7 @@ MatrixXf = np.ndarray
 VectorXf = np.ndarray
 
 
-def matrixXf(arr: Any) -> np.ndarray:
+def matrixXf(arr: Numbers) -> np.ndarray:
     """Copy a matrix of any number type and memory layout.
 
     Parameters
@@ -43,7 +41,7 @@ def matrixXf(arr: Any) -> np.ndarray:
     return read_array(arr, "arr", "(rows, columns)")
 
 
-def vectorXf(arr: Any) -> np.ndarray:
+def vectorXf(arr: Numbers) -> np.ndarray:
     """Copy a vector of any number type and memory layout.
 
     Parameters

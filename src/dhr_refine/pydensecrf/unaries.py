@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from .arguments import read_array
+from .arguments import Numbers, read_array
 
 __all__ = ["ConstUnary", "LogisticUnary", "Unary"]
 
@@ -39,9 +37,9 @@ class ConstUnary(Unary):
     >>> field.setUnary(ConstUnary(np.zeros((3, 100))))
     """
 
-    def __init__(self, u: Any) -> None:
+    def __init__(self, u: Numbers) -> None:
         """Keep a copy."""
-        self.weights = read_array(u, "u", "(n_labels, n_pixels)")
+        self.weights: np.ndarray = read_array(u, "u", "(n_labels, n_pixels)")
 
 
 class LogisticUnary(Unary):
@@ -67,7 +65,7 @@ class LogisticUnary(Unary):
     >>> field.setUnary(LogisticUnary(np.ones((3, 7)), np.ones((7, 100))))
     """
 
-    def __init__(self, L: Any, f: Any) -> None:
+    def __init__(self, L: Numbers, f: Numbers) -> None:
         """Keep copies."""
-        self.weights = read_array(L, "L", "(n_labels, n)")
-        self.features = read_array(f, "f", "(n, n_pixels)")
+        self.weights: np.ndarray = read_array(L, "L", "(n_labels, n)")
+        self.features: np.ndarray | None = read_array(f, "f", "(n, n_pixels)")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, cast
 
 import numpy as np
 
 from ..checks import describe, read_ints, read_numbers
-from .arguments import read_count, read_deviations
+from .arguments import Numbers, read_count, read_deviations
 
 __all__ = [
     "compute_unary",
@@ -23,7 +24,7 @@ __all__ = [
 _LOG = logging.getLogger("dhr_refine")
 
 
-def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None = 1e-5) -> np.ndarray:
+def unary_from_softmax(sm: Numbers, scale: float | None = None, clip: float | None = 1e-5) -> np.ndarray:
     """Turn class probabilities into energies, -log(p).
 
     Parameters
@@ -70,7 +71,7 @@ def unary_from_softmax(sm: Any, scale: float | None = None, clip: float | None =
     return energies.reshape(len(probs), math.prod(probs.shape[1:])).astype(np.float32, order="C")
 
 
-def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> np.ndarray:
+def unary_from_labels(labels: Numbers, n_labels: int, gt_prob: float, zero_unsure: bool = True) -> np.ndarray:
     """Turn a label map into energies: that of the label it names, and the same for all others.
 
     Parameters
@@ -126,7 +127,7 @@ def unary_from_labels(labels: Any, n_labels: int, gt_prob: float, zero_unsure: b
     return energies
 
 
-def create_pairwise_gaussian(sdims: Any, shape: Any) -> np.ndarray:
+def create_pairwise_gaussian(sdims: Sequence[float], shape: Sequence[int]) -> np.ndarray:
     """Make the features of a Gaussian kernel: positions over deviations.
 
     Parameters
@@ -157,7 +158,9 @@ def create_pairwise_gaussian(sdims: Any, shape: Any) -> np.ndarray:
     return _positions(sdims, _read_shape(shape))
 
 
-def create_pairwise_bilateral(sdims: Any, schan: Any, img: Any, chdim: int = -1) -> np.ndarray:
+def create_pairwise_bilateral(
+    sdims: Sequence[float], schan: float | Sequence[float], img: Numbers, chdim: int = -1
+) -> np.ndarray:
     """Make the features of a bilateral kernel: positions and channels over deviations.
 
     Parameters
@@ -204,7 +207,7 @@ def create_pairwise_bilateral(sdims: Any, schan: Any, img: Any, chdim: int = -1)
         )
     count = len(channels)
     form = f"({', '.join(f'c{index}' for index in range(count))})"
-    if np.ndim(schan) == 1 and len(schan) != count and chdim == -1:
+    if np.ndim(schan) == 1 and len(cast(Sequence[float], schan)) != count and chdim == -1:
         raise ValueError(
             f"schan must be a number for an image without channels, got {describe(schan)}: pass chdim, the "
             "axis of the channels, if it has some"
@@ -215,7 +218,7 @@ def create_pairwise_bilateral(sdims: Any, schan: Any, img: Any, chdim: int = -1)
     return np.concatenate([_positions(sdims, channels.shape[1:]), scaled])
 
 
-def softmax_to_unary(sm: Any, GT_PROB: float = 1) -> np.ndarray:
+def softmax_to_unary(sm: Numbers, GT_PROB: float = 1) -> np.ndarray:
     """Old name of :func:`unary_from_softmax`; says so in the log.
 
     Parameters
@@ -245,7 +248,7 @@ def softmax_to_unary(sm: Any, GT_PROB: float = 1) -> np.ndarray:
     return unary_from_softmax(sm, scale=GT_PROB)
 
 
-def compute_unary(labels: Any, M: int, GT_PROB: float = 0.5) -> np.ndarray:
+def compute_unary(labels: Numbers, M: int, GT_PROB: float = 0.5) -> np.ndarray:
     """Old name of :func:`unary_from_labels`; says so in the log.
 
     Parameters

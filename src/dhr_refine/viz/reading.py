@@ -19,7 +19,7 @@ Names = Sequence[str] | Mapping[int, str] | None
 """What labels are called: a sequence with the name of label i at position i, or a dict."""
 
 
-def read_steps(steps: RefineSteps, index: int | None) -> RefineSteps:
+def read_steps(steps: RefineSteps | RefineSteps[list[Tensor]], index: int | None) -> RefineSteps:
     """The steps of one image, without a batch axis."""
     if not isinstance(steps, RefineSteps):
         raise TypeError(

@@ -7,6 +7,7 @@ import textwrap
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from torch import Tensor
 
 from ..checks import check_range
 from ..steps import RefineSteps
@@ -18,7 +19,11 @@ if TYPE_CHECKING:
 
 
 def show_similarity(
-    steps: RefineSteps, tau: float = 0.8, names: Names = None, *, index: int | None = None
+    steps: RefineSteps | RefineSteps[list[Tensor]],
+    tau: float = 0.8,
+    names: Names = None,
+    *,
+    index: int | None = None,
 ) -> Figure:
     """Draw the cosines of an image's USS centroids, and the groups that they make at tau.
 

@@ -23,7 +23,7 @@ _COLUMNS = 7
 
 
 def show_steps(
-    steps: RefineSteps,
+    steps: RefineSteps | RefineSteps[list[Tensor]],
     image: Tensor | np.ndarray,
     *,
     cams: Mapping[int, Tensor] | None = None,

@@ -70,7 +70,7 @@ class BaseTask:
         labels = [empty, *(label_of(tag, classes) for tag in item.tags)]
         probs: list[Tensor] = []
 
-        def tool(images: Tensor | None, scores: Tensor) -> Tensor:
+        def tool(images: Tensor, scores: Tensor) -> Tensor:
             result = self.boundary(images, scores) if callable(self.boundary) else scores
             probs.append(result[0])
             return result
