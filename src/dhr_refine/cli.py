@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import importlib
-import sys
 from collections.abc import Sequence
 
-from . import __version__, commands
+from . import __version__, commands, interrupts
 from .commands.arguments import Parser
 from .errors import run_command
 
@@ -31,7 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = _parser().parse_args(argv)
     stopped = "stopped; what is finished is kept, and the same command goes on from here"
-    return run_command("dhr-refine", lambda: arguments.run(arguments), stopped=stopped)
+    return run_command("dhr-refine", lambda: _run(arguments), stopped=stopped)
+
+
+def _run(arguments: argparse.Namespace) -> object:
+    # Every verb needs it, and its import makes other errors of an interrupt.
+    importlib.import_module("torch")
+    interrupts.raise_from_here()
+    return arguments.run(arguments)
 
 
 def _parser() -> Parser:
@@ -47,7 +54,3 @@ def _parser() -> Parser:
         verb.add_arguments(added)
         added.set_defaults(run=verb.run)
     return parser
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import interrupts
 from .extras import import_optional
 
 __all__ = ["Unfinished", "UsageError", "UserError"]
@@ -52,17 +53,20 @@ def require(module: str, *, by: str = "this", extra: str = "demo", install: str 
 
 def run_command(name: str, job: Callable[[], object], *, stopped: str) -> int:
     """Run a command: the code that it returns, or 0; that of an error that its user can mend, 1 as a rule;
-    at Ctrl-C 130 with what the interrupt says, or the line ``stopped``."""
+    at Ctrl-C 130 with what the interrupt says, or the line ``stopped``, whatever foreign code made of it."""
     try:
         code = job()
     except KeyboardInterrupt as interrupt:
-        line, code = str(interrupt) or stopped, 130
-    except (UserError, ImportError, OSError, MemoryError, RuntimeError) as error:
+        line, code = str(interrupt) or stopped, interrupts.STOPPED
+    except Exception as error:
         line, code = _line(error), error.code if isinstance(error, UserError) else 1
+        if interrupts.heard():
+            line, code = stopped, interrupts.STOPPED
         if line is None:
             raise
     else:
         return code if isinstance(code, int) else 0
+    interrupts.end_from_here(code)
     print(f"{name}: {line}", file=sys.stderr)
     return code
 
@@ -127,6 +131,6 @@ def _line(error: Exception) -> str | None:
         return f"out of memory ({reason(error)}): work on smaller or fewer images at a time"
     if isinstance(error, RuntimeError) and text.startswith("DataLoader worker"):
         return f"{reason(error)}: if memory has run out, fewer --workers need less"
-    if isinstance(error, RuntimeError) and not isinstance(error, UserError):
+    if not isinstance(error, (UserError, ImportError, OSError, MemoryError)):
         return None
     return " ".join(text.split()) or type(error).__name__

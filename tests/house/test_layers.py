@@ -23,8 +23,8 @@ SOURCE = ROOT / "src" / "dhr_refine"
 # named in a text for importlib count as well: they too say which part knows which.
 LAYERS = {
     "": (
-        ("extras",),
-        ("errors", "version", "checks", "compiled"),
+        ("extras", "interrupts", "version"),
+        ("errors", "checks", "compiled"),
         ("maps",),
         ("features", "training", "metrics", "files"),  # what stands beside the step
         ("discriminant", "pooling", "transport"),

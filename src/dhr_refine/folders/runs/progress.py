@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from ...errors import require
+from ...interrupts import held
 
 # Seconds between two lines of a log.
 _PAUSE = 60.0
@@ -45,14 +46,16 @@ class Progress:
     def __enter__(self) -> Progress:
         """Show the bar."""
         if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(self.what, total=self.total, rate="")
+            with held():  # a terminal without a cursor is no end
+                self._bar.start()
+                self._task = self._bar.add_task(self.what, total=self.total, rate="")
         return self
 
     def __exit__(self, *_: object) -> None:
         """Leave the bar as it is."""
         if self._bar is not None:
-            self._bar.stop()
+            with held():
+                self._bar.stop()
 
     def advance(self, status: str) -> None:
         """One more image is done, failed or was there already."""
