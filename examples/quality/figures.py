@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 
 from dhr_refine import viz
-from dhr_refine.folders.review.tables import percent
 from dhr_refine.metrics import ImageCounts, bootstrap, image_scores, scores_of, standard_error
 from dhr_refine.metrics.resampling import FIGURES
+from dhr_refine.tables import percent
 from quality.evaluation import Row
 
 METRICS, TITLES = tuple(FIGURES), tuple(FIGURES.values())

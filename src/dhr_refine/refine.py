@@ -355,7 +355,6 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
     labels, probs = _decide(scores, uss.present, init, batch, crops, options, keep=keep)
     mask = _to_labels(labels, batch.classes, options.ignore_index)
     mask = _only_in(rows, mask, batch.base)
-
     if probs is None:
         probs = seed_mask = init_mask = recovered = mask
     else:
@@ -376,6 +375,7 @@ def _refine_batch(batch: Batch, options: Options, *, keep: bool) -> RefineSteps:
         recovered=recovered,
         posterior=uss.posterior * (batch.classes >= 0)[..., None, None] if keep else uss.posterior,
         purity=uss.purity,
+        base_mask=batch.base,
     )
 
 

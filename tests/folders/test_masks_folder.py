@@ -13,7 +13,7 @@ from small_sets import QUIET, files_of, made_base, memory_of, own_cams, read_png
 
 from dhr_refine import ClassMemory, Recipe, refine_steps
 from dhr_refine.folders import RunOptions, refine_folder
-from dhr_refine.viz.palettes import palette
+from dhr_refine.palettes import palette
 
 TWO = RunOptions(jobs=2, quiet=True)
 

@@ -134,6 +134,7 @@ def test_result_fields_are_those_of_the_contract():
         "recovered",
         "posterior",
         "purity",
+        "base_mask",
     ]
 
 

@@ -25,7 +25,7 @@ LAYERS = {
     "": (
         ("extras", "interrupts", "version"),
         ("errors", "checks", "compiled"),
-        ("maps",),
+        ("label_names", "maps", "palettes", "tables"),
         ("features", "training", "metrics", "files"),  # what stands beside the step
         ("discriminant", "pooling", "transport"),
         ("recipe",),

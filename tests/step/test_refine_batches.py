@@ -121,6 +121,7 @@ def test_a_single_image_has_no_batch_axis():
         "recovered": (4,),
         "posterior": (4, 8, 11),
         "purity": (4,),
+        "base_mask": (40, 56),
     }
 
 
@@ -181,7 +182,8 @@ def table_of(html):
 
 
 def test_the_html_repr_lists_the_classes_of_each_image():
-    steps = run(make_scene(0, lost=(6,)))
+    scene = make_scene(0, lost=(6,))
+    steps = run(scene)
     alike = torch.tensor([[True, False, False], [False, True, True], [False, False, True]])  # one triangle
     steps = replace(steps, groups=alike)
 
@@ -189,13 +191,14 @@ def test_the_html_repr_lists_the_classes_of_each_image():
         return f"{(mask == label).double().mean():.1%}"
 
     caption = "40 x 56; share of the pixels"
-    rows = [["class", "M_init", "result", "", "alike to"]]
+    rows = [["class", "base", "M_init", "result", "", "alike to"]]
     for label, back, mates in ((0, "", ""), (3, "", "7"), (7, "recovered", "3")):
-        rows.append([str(label), share(steps.init_mask, label), share(steps.mask, label), back, mates])
+        shares = [share(mask, label) for mask in (scene.mask, steps.init_mask, steps.mask)]
+        rows.append([str(label), *shares, back, mates])
     assert table_of(steps._repr_html_()) == [(f"Image of {caption}", rows)]
     listed = replace(steps, **{f.name: [getattr(steps, f.name)] * 2 for f in fields(RefineSteps)})
     assert table_of(listed._repr_html_()) == [(f"Image {i}, {caption}", rows) for i in range(2)]
-    assert len({row[1] for row in rows}) == 4  # the shares differ, so a wrong one would show
+    assert len({row[2] for row in rows}) == 4  # the shares differ, so a wrong one would show
 
 
 @every_recipe

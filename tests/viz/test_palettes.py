@@ -7,7 +7,7 @@ import pytest
 from shown import CREAM
 
 from dhr_refine import viz
-from dhr_refine.viz.palettes import _oklab
+from dhr_refine.palettes import _oklab
 
 
 def test_palette_of_few_classes_is_that_of_voc():

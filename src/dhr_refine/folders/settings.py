@@ -17,7 +17,7 @@ from ..datasets.cache import digest
 from ..datasets.classes import ClassSet
 from ..datasets.tags import read_tags
 from ..errors import UsageError
-from ..viz.palettes import palette
+from ..palettes import palette
 from .runs.options import PathLike
 from .work.outputs import COLOUR, PROBS, Outputs
 from .work.sources import CamBackground, Sources

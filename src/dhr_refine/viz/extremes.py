@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import check_count
+from ..label_names import Names, check_several, name_of
 from ..metrics.masks import Mask
+from ..palettes import UNKNOWN, read_colours
 from .canvas import signed
 from .overlays import overlay_labels
-from .palettes import UNKNOWN, read_colours
-from .reading import Names, check_several, name_of, read_labels, read_pixels
+from .reading import read_labels, read_pixels
 from .tiles import draw_tiles, image_miou
 
 if TYPE_CHECKING:

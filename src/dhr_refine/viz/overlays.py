@@ -10,8 +10,8 @@ from torch import Tensor
 from ..checks import check_finite, check_positive, describe, read_numbers
 from ..extras import import_optional
 from ..metrics.masks import Mask
+from ..palettes import UNKNOWN, read_colours
 from .canvas import import_matplotlib
-from .palettes import UNKNOWN, read_colours
 from .reading import read_labels, read_pixels
 
 _OPACITY = 0.7

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence, Set
-from typing import Any
+from collections.abc import Collection, Set
 
 import numpy as np
 import torch
@@ -12,11 +11,8 @@ from torch import Tensor
 from ..checks import check_count, check_data, check_ignore_index, describe, read_numbers, show
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, ArgumentNames, read_images
 from ..metrics.masks import Mask, read_mask
+from ..palettes import UNKNOWN
 from ..steps import RefineSteps, split
-from .palettes import UNKNOWN
-
-Names = Sequence[str] | Mapping[int, str] | None
-"""What labels are called: a sequence with the name of label i at position i, or a dict."""
 
 
 def read_steps(steps: RefineSteps | RefineSteps[list[Tensor]], index: int | None) -> RefineSteps:
@@ -79,29 +75,6 @@ def read_labels(mask: Mask, name: str, ignore_index: int, size: tuple[int, ...] 
             f"({ignore_index}): pass another ignore_index, or relabel the mask"
         )
     return np.where(known, labels, UNKNOWN)
-
-
-def name_of(names: Names, label: int) -> str:
-    """What a label is called."""
-    if names is None:
-        return f"class {label}"
-    if isinstance(names, Mapping):
-        return str(names.get(label, f"class {label}"))
-    check_several(names, "names")
-    if label >= len(names):
-        raise ValueError(
-            f"names has {len(names)} entries but label {label} is shown: name every label, the background's "
-            "included, or pass a dict"
-        )
-    return str(names[label])
-
-
-def check_several(values: Any, name: str) -> Any:
-    """Return a sequence, or an array or tensor with a first axis."""
-    listed = isinstance(values, Sequence) and not isinstance(values, (str, bytes))
-    if not listed and not (isinstance(values, (Tensor, np.ndarray)) and values.ndim):
-        raise TypeError(f"{name} must be a list, got {describe(values)}: pass a list with an entry for each")
-    return values
 
 
 def check_text(value: object, name: str) -> None:

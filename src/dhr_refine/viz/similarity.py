@@ -10,9 +10,10 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import check_range
+from ..label_names import Names, name_of
 from ..steps import RefineSteps
 from .canvas import LETTER, MARK, import_matplotlib, new_figure, signed
-from .reading import Names, name_of, read_steps
+from .reading import read_steps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

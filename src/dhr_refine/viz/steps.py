@@ -9,11 +9,12 @@ import numpy as np
 from torch import Tensor
 
 from ..checks import describe
+from ..label_names import Names, name_of
 from ..metrics.masks import Mask
+from ..palettes import UNKNOWN, read_colours
 from ..steps import RefineSteps
 from .overlays import overlay_heat, overlay_labels, overlay_scores
-from .palettes import UNKNOWN, read_colours
-from .reading import Names, check_text, name_of, read_label_set, read_labels, read_pixels, read_steps
+from .reading import check_text, read_label_set, read_labels, read_pixels, read_steps
 from .tiles import Tile, break_rows, draw_tiles, image_miou, mark_region
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import numpy as np
 
 from ..extras import import_optional
 from ..metrics import image_counts, image_scores
+from ..palettes import UNKNOWN
 from .canvas import LETTER, import_matplotlib, new_figure
-from .palettes import UNKNOWN
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

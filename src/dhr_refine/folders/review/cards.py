@@ -15,8 +15,8 @@ from ...errors import UserError, require
 from ...files.pictures import read_picture
 from ...files.regular import show_name
 from ...metrics import image_scores, scores_of
+from ...palettes import UNKNOWN, palette
 from ...viz.overlays import overlay_labels
-from ...viz.palettes import UNKNOWN, palette
 from ..runs.outcomes import one_line
 from .ranking import changed_share, counts_of
 from .selection import ImageFailed, MaskFolders

@@ -15,8 +15,8 @@ from ...files.regular import show_name
 from ...metrics import ImageCounts, Scores, image_scores
 from ...metrics.per_image import Absent
 from ...metrics.resampling import FIGURES
+from ...tables import Table, percent
 from ..runs.outcomes import Outcome
-from .tables import Table, percent
 
 _SHOWN = 10  # failures that the notes list
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import Any, NamedTuple
 
-from ...errors import require
+from .errors import require
 
 
 class Table(NamedTuple):
@@ -22,12 +22,13 @@ class Table(NamedTuple):
         widths = [max(len(line[column]) for line in lines) for column in range(len(self.heads))]
         return "\n".join(_aligned(line, widths) for line in lines)
 
-    def html(self) -> str:
-        """An HTML table."""
+    def html(self, caption: str = "", *, beside: str = "") -> str:
+        """An HTML table, with HTML ``beside`` its caption."""
         heads = "".join(f'<th scope="col">{escape(head)}</th>' for head in self.heads)
         rows = ("".join(map(_cell, range(len(row)), row)) for row in self.rows)
         body = "".join(f"<tr>{row}</tr>" for row in rows)
-        return f"<table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
+        told = f"<caption>{escape(caption)}{beside and f'<br/>{beside}'}</caption>" if caption else ""
+        return f"<table>{told}<thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
 
     def rich(self) -> Any:
         """A table of ``rich``."""

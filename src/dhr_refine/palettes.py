@@ -6,7 +6,7 @@ import functools
 
 import numpy as np
 
-from ..checks import check_count, check_range, describe
+from .checks import check_count, check_range, describe
 
 UNKNOWN = 255  # row of a palette that colours pixels without a label
 
