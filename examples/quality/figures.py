@@ -10,7 +10,7 @@ import numpy as np
 
 from dhr_refine import viz
 from dhr_refine.metrics import ImageCounts, bootstrap, image_scores, scores_of, standard_error
-from dhr_refine.metrics.resampling import FIGURES
+from dhr_refine.metrics.data_set import FIGURES
 from dhr_refine.tables import percent
 from quality.evaluation import Row
 

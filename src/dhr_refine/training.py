@@ -19,6 +19,7 @@ from .checks import (
     exact_labels,
     read_ints,
     read_numbers,
+    show_shapes,
 )
 
 __all__ = ["SplitLabels", "View", "has_labels", "has_split_labels"]
@@ -284,6 +285,10 @@ class SplitLabels(NamedTuple):
     """(B,) bool, whether a mask has a pixel of the background."""
     foreground: Tensor
     """(B,) bool, whether a mask has a pixel of any other label."""
+
+    def __repr__(self) -> str:
+        """Name the shapes, not the flags."""
+        return show_shapes(self)
 
 
 def has_split_labels(masks: Tensor, *, background: int = 0, ignore_index: int = 255) -> SplitLabels:

@@ -32,8 +32,12 @@ def show(value: object) -> str:
 
 
 def show_shapes(result: Any) -> str:
-    """Short repr of a named tuple of tensors: their shapes, not their numbers."""
-    parts = (f"{name}={tuple(getattr(result, name).shape)}" for name in result._fields)
+    """Short repr of a named tuple of tensors: their shapes, not their numbers; of anything else its type."""
+
+    def shown(value: Any) -> str:
+        return str(tuple(value.shape)) if hasattr(value, "shape") else type(value).__name__
+
+    parts = (f"{name}={shown(getattr(result, name))}" for name in result._fields)
     return f"{type(result).__name__}({', '.join(parts)})"
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_choice, describe
+from ..checks import check_choice, describe, show_shapes
 from .arrays import is_number, load_arrays, show_name
 from .limits import DEFAULT_BYTES, DEFAULT_DEPTH, DEFAULT_ITEMS
 
@@ -30,6 +30,10 @@ class Cams(NamedTuple):
     """(K, h, w) float32 CAMs of the foreground classes in the file."""
     keys: Tensor
     """(K,) int64 0-based foreground index of each, ascending."""
+
+    def __repr__(self) -> str:
+        """Name the shapes, not the numbers."""
+        return show_shapes(self)
 
 
 def read_cams(

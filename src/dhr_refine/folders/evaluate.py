@@ -11,8 +11,8 @@ from ..checks import check_choice, check_count
 from ..datasets.classes import Background, ClassSet, class_set
 from ..metrics import ImageCounts, MaskScores, bootstrap, scores_of, standard_error
 from ..metrics.counts import count_pixels
+from ..metrics.data_set import FIGURES
 from ..metrics.per_image import Absent
-from ..metrics.resampling import FIGURES
 from .review.scores import Change, FolderScores
 from .review.selection import Folder, Ids, ImageFailed, MaskFolders, as_folder, choose
 from .runs.outcomes import Outcome

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_count, check_data, check_ignore_index, describe
+from ..checks import check_count, check_data, check_ignore_index, describe, show_shapes
 from .masks import Mask, read_mask
 from .slips import count_ignored, warn_of_ignored
 
@@ -22,6 +22,10 @@ class ImageCounts(NamedTuple):
     """(N, C) int64 pixels predicted as the class (P)."""
     true: np.ndarray
     """(N, C) int64 pixels of the class (T)."""
+
+    def __repr__(self) -> str:
+        """Name the shapes, not the numbers."""
+        return show_shapes(self)
 
 
 def image_counts(pred: Mask, target: Mask, *, num_classes: int, ignore_index: int = 255) -> ImageCounts:

@@ -13,11 +13,23 @@ import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import NamedTuple, TypeVar
 
-from ..checks import describe, read_numbers
+from ..checks import describe, read_numbers, show_shapes
+from ..tables import Table, percent
 from .counts import ImageCounts, check_classes, check_counts, count_pixels
 from .masks import Mask
 from .per_image import Absent, Background, check_options, image_scores, mean, ratio, scored
 from .slips import Ignored, count_ignored, warn_of_ignored
+
+FIGURES = {
+    "miou": "mIoU",
+    "per_image_miou": "per-image mIoU",
+    "mfpr": "mFPR",
+    "mfnr": "mFNR",
+    "vanishing": "vanishing (< 10 %)",
+    "vanished": "vanished (0)",
+    "recovery": "recovery",
+}
+"""Figures of ``Scores`` that tables show, and their titles there (with the default ``vanish_share``)."""
 
 Figure = TypeVar("Figure", default=float)
 Number = TypeVar("Number", default=int)
@@ -54,6 +66,18 @@ class Scores(NamedTuple, Generic[Figure, Number]):
     """Image-tag pairs: foreground classes present in an image's ground truth."""
     base_vanishing: Number
     """Pairs that vanish in the base mask, of which ``recovery`` is a share."""
+
+    def __repr__(self) -> str:
+        """The figures as a table, in percent; of resamples the shapes."""
+        if isinstance(self.miou, np.ndarray):
+            return show_shapes(self)
+        return f"{_table(self).text()}\n{_counted(self)}"
+
+    def _repr_html_(self) -> str:
+        """The same for notebooks."""
+        if isinstance(self.miou, np.ndarray):
+            return f"<p>{show_shapes(self)}</p>"
+        return f"{_table(self).html()}<div>{_counted(self)}</div>"
 
 
 class MaskScores:
@@ -335,6 +359,23 @@ def scores_of(
         )
     totals = times @ rows
     return _finish(totals, num_classes, _read_labels(labels, num_classes), absent)
+
+
+def _table(scores: Scores[Any, Any]) -> Table:
+    """The figures of a data set, the recovery rate where there is one, and the extremes of the classes."""
+    # The share below which a class is vanishing is not known here.
+    titles = FIGURES | {"vanishing": "vanishing"}
+    rows = [(title, percent(getattr(scores, name))) for name, title in titles.items()]
+    if np.isfinite(scores.iou).any():
+        for what, label in ("lowest", np.nanargmin(scores.iou)), ("highest", np.nanargmax(scores.iou)):
+            rows.append((f"{what} IoU (label {label})", percent(scores.iou[label])))
+    return Table(("in %", "masks"), rows)
+
+
+def _counted(scores: Scores[Any, Any]) -> str:
+    return (
+        f"{scores.images} images, {scores.pairs} image-tag pairs, {scores.base_vanishing} vanish in the base"
+    )
 
 
 def _width(num_classes: int) -> int:

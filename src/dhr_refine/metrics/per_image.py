@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from ..checks import check_choice, check_range
+from ..checks import check_choice, check_range, show_shapes
 from .counts import ImageCounts, check_counts
 
 Background = Literal["first", "last", "none"]
@@ -25,6 +25,10 @@ class ImageScores(NamedTuple):
     """(N, C) bool, pairs with less than ``vanish_share`` of their true pixels found."""
     vanished: np.ndarray
     """(N, C) bool, pairs with no true pixel found."""
+
+    def __repr__(self) -> str:
+        """Name the shapes, not the numbers."""
+        return show_shapes(self)
 
 
 def image_scores(

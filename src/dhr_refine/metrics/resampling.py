@@ -17,17 +17,6 @@ Row = TypeVar("Row")
 
 _BLOCK = 100  # resamples at a time: 100 x 40,000 images fit in memory
 
-FIGURES = {
-    "miou": "mIoU",
-    "per_image_miou": "per-image mIoU",
-    "mfpr": "mFPR",
-    "mfnr": "mFNR",
-    "vanishing": "vanishing (< 10 %)",
-    "vanished": "vanished (0)",
-    "recovery": "recovery",
-}
-"""Figures of ``Scores`` that tables show, and their titles there (with the default ``vanish_share``)."""
-
 
 def bootstrap(
     counts: Mapping[Row, ImageCounts],

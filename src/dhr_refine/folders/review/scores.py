@@ -13,8 +13,8 @@ import numpy as np
 from ...datasets.classes import ClassSet
 from ...files.regular import show_name
 from ...metrics import ImageCounts, Scores, image_scores
+from ...metrics.data_set import FIGURES
 from ...metrics.per_image import Absent
-from ...metrics.resampling import FIGURES
 from ...tables import Table, percent
 from ..runs.outcomes import Outcome
 
