@@ -60,7 +60,7 @@ vanished (0)             0.0
 recovery                   -
 lowest IoU (label 1)    66.7
 highest IoU (label 0)  100.0
-1 image, 2 image-tag pairs, 0 vanish in the base""".strip()
+1 image, 2 image-tag pairs""".strip()
     scores = scores_of(COUNTS)
     assert repr(scores) == str(scores) == shown
     root = ElementTree.fromstring(f"<div>{scores._repr_html_()}</div>")
@@ -74,9 +74,16 @@ def test_scores_of_nothing_are_a_table_as_well():
         warnings.simplefilter("error")
         for scores in (scores_of(EMPTY), MaskScores(21).compute()):
             assert repr(scores).count(" -\n") == 7
-            assert repr(scores).endswith("\n0 images, 0 image-tag pairs, 0 vanish in the base")
+            assert repr(scores).endswith("\n0 images, 0 image-tag pairs")
             assert "IoU (label" not in repr(scores)
             ElementTree.fromstring(f"<div>{scores._repr_html_()}</div>")
+
+
+def test_scores_with_a_base_count_what_vanished_there():
+    base = image_counts(np.zeros((1, 2, 4), dtype=int), TARGET, num_classes=3)
+    text = repr(scores_of(COUNTS, base=base))
+    assert text.endswith("\n1 image, 2 image-tag pairs, 2 vanish in the base")
+    assert ["recovery", "100.0"] in [line.split() for line in text.splitlines()]
 
 
 def test_scores_of_resamples_say_their_shapes():

@@ -102,7 +102,7 @@ def read_cams(
     labels::
 
         cams, keys = read_cams("2007_000032.npy", background="none")
-        mask = refine_mask(cams, base_mask, uss, wss, image, labels=keys)
+        refined = refine_mask(cams, mask, uss, wss, image, labels=keys)  # mask: the base mask
 
     An array with a map per class does not tell the tags: pass your own as ``labels``. The result of an image
     without tags, ``len(keys) == 0``, is its base mask.

@@ -373,9 +373,9 @@ def _table(scores: Scores[Any, Any]) -> Table:
 
 
 def _counted(scores: Scores[Any, Any]) -> str:
-    return (
-        f"{scores.images} images, {scores.pairs} image-tag pairs, {scores.base_vanishing} vanish in the base"
-    )
+    images = f"{scores.images} image{'s' * (scores.images != 1)}"
+    base = f", {scores.base_vanishing} vanish in the base" if scores.base_vanishing else ""
+    return f"{images}, {scores.pairs} image-tag pairs{base}"
 
 
 def _width(num_classes: int) -> int:
