@@ -29,7 +29,7 @@ needs_ray = [
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
     pytest.mark.skipif(
-        importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "dhr_refine[ray]"'
+        importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "ray[data]"'
     ),
 ]
 
