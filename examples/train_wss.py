@@ -6,7 +6,7 @@ With a VOC-like folder (VOCdevkit/VOC2012, or JPEGImages, SegmentationClassAug a
     python examples/train_wss.py --root VOCdevkit/VOC2012 --out without-dhr --no-dhr
     python examples/train_wss.py --compare without-dhr with-dhr
 
-Without ``--root`` it trains on the demo's five photos, which have no ground truth. On several processes::
+Without ``--root`` it trains on the demo's four photos, which have no ground truth. On several processes::
 
     torchrun --nproc-per-node 2 examples/train_wss.py --root VOCdevkit/VOC2012
 

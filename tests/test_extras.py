@@ -82,7 +82,7 @@ def test_everything_else_works_without_pot_and_scipy():
         assert mask.shape == base.shape
         dhr_refine.sinkhorn_ot(cams[None])
         metrics.scores_of(metrics.image_counts(mask, base, num_classes=3))
-        viz.colour_mask(mask)
+        viz.overlay_mask(image, mask)
         for call, name in (
             (lambda: dhr_refine.sinkhorn_ot(cams[None], method="pot"), "method='pot' needs ot"),
             (lambda: metrics.inter_class_share(mask), "inter_class_share needs scipy.ndimage"),

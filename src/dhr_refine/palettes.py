@@ -1,12 +1,13 @@
-"""Colours of labels: those of PASCAL VOC, and more that are far from these to the eye."""
+"""Colours of labels: those of PASCAL VOC, vivid ones, and more that are far from these to the eye."""
 
 from __future__ import annotations
 
 import functools
+from typing import Literal
 
 import numpy as np
 
-from .checks import check_count, check_range, describe
+from .checks import check_choice, check_count, check_range, describe
 
 UNKNOWN = 255  # row of a palette that colours pixels without a label
 
@@ -26,8 +27,25 @@ _CONES_TO_LAB = np.array(
 )
 
 
-def palette(num_classes: int) -> np.ndarray:
-    """Colours of the labels: those of PASCAL VOC, continued for data sets with more classes.
+# Black, and the seven hues of M. Okabe and K. Ito, Color universal design, 2008, which eyes that cannot tell
+# red from green tell apart too; here those that differ most come first.
+_VIVID = np.array(
+    [
+        (0, 0, 0),
+        (213, 94, 0),
+        (86, 180, 233),
+        (240, 228, 66),
+        (0, 158, 115),
+        (204, 121, 167),
+        (0, 114, 178),
+        (230, 159, 0),
+    ],
+    np.uint8,
+)
+
+
+def palette(num_classes: int, *, style: Literal["voc", "vivid"] = "voc") -> np.ndarray:
+    """Colours of the labels: those of PASCAL VOC, continued for data sets with more classes, or vivid ones.
 
     Parameters
     ----------
@@ -35,6 +53,9 @@ def palette(num_classes: int) -> np.ndarray:
         Number of labels, the background's included, from 1 to 255. Up to 21: the whole palette of VOC's
         label files. Above: VOC's first 21 colours, then colours as far from all others as possible, so that
         a label has the same colour for 81 classes and for 171.
+    style : {"voc", "vivid"}
+        Vivid colours stand out from a grey photo, where VOC's darkest (4, 8, 16) nearly vanish. Labels 1 to 7
+        have hues that colour-blind eyes can tell apart, the others colours as far from all as possible.
 
     Returns
     -------
@@ -44,17 +65,21 @@ def palette(num_classes: int) -> np.ndarray:
     Raises
     ------
     ValueError, TypeError
-        ``num_classes`` is no whole number from 1 to 255: label files of 8 bits have no more.
+        ``num_classes`` is no whole number from 1 to 255: label files of 8 bits have no more. Another
+        ``style``.
 
     Examples
     --------
     >>> from dhr_refine.viz import palette
     >>> palette(21)[[0, 15, 255]].tolist()
     [[0, 0, 0], [192, 128, 128], [224, 224, 192]]
+    >>> palette(21, style="vivid")[[0, 1, 2, 255]].tolist()
+    [[0, 0, 0], [213, 94, 0], [86, 180, 233], [224, 224, 192]]
     """
     check_count(num_classes, "num_classes", 1)
     check_range(num_classes, "num_classes", 1, UNKNOWN)
-    return (_voc_palette() if num_classes <= 21 else _many_colours()).copy()
+    check_choice(style, "style", ("voc", "vivid"))
+    return (_voc_palette() if style == "voc" and num_classes <= 21 else _many_colours(style)).copy()
 
 
 @functools.cache
@@ -69,8 +94,8 @@ def _voc_palette() -> np.ndarray:
 
 
 @functools.cache
-def _many_colours() -> np.ndarray:
-    """VOC's 21 colours and cream, and between them 234 more, each the farthest from all before it."""
+def _many_colours(style: str) -> np.ndarray:
+    """The first colours of a style and cream, and between them more, each the farthest from all before it."""
     steps = np.linspace(0, 255, 18).round()
     pool = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     places = _oklab(pool)
@@ -78,9 +103,12 @@ def _many_colours() -> np.ndarray:
     usable = (np.hypot(places[:, 1], places[:, 2]) > 0.05) & (places[:, 0] > 0.35) & (places[:, 0] < 0.95)
     pool, places = pool[usable], places[usable]
     colours = _voc_palette().copy()
-    taken = _oklab(np.concatenate((colours[:21], colours[UNKNOWN:])))
+    count = 21 if style == "voc" else len(_VIVID)
+    if style == "vivid":
+        colours[:count] = _VIVID
+    taken = _oklab(np.concatenate((colours[:count], colours[UNKNOWN:])))
     distance = np.linalg.norm(places[:, None] - taken, axis=-1).min(axis=1)
-    for label in range(21, UNKNOWN):
+    for label in range(count, UNKNOWN):
         best = int(distance.argmax())
         colours[label] = pool[best]
         distance = np.minimum(distance, np.linalg.norm(places - places[best], axis=-1))

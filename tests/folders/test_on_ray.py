@@ -28,9 +28,7 @@ needs_ray = [
     pytest.mark.filterwarnings("ignore:::ray"),
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.skipif(
-        importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "ray[data]"'
-    ),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='needs Ray: pip install "ray[data]"'),
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,10 @@ from torch import Tensor
 from ..datasets.photos import Photo
 from ..errors import require
 from ..pretrained.vit import VIT_NOTE
+from ..viz.idle import SEED, USS, WSS
+
+# Columns of the table -> the step that made them, if it is one that can do nothing.
+STAGES = {"base": None, "M_init": SEED, "USS": USS, "WSS": WSS, "final": None}
 
 LOST_SHARE = 0.005
 """A class counts as lost if fewer than this share of the photo's pixels carry it."""
@@ -24,8 +28,9 @@ class Report:
     """What happened to one photo."""
 
     photo: Photo
-    shares: dict[str, list[float]]  # "base", "init", "final": share of the pixels per label 0..C
+    shares: dict[str, list[float]]  # of each of STAGES: share of the pixels per label 0..C
     files: list[Path]
+    idle: Mapping[str, str]  # steps that did nothing -> why
 
     def lost(self, stage: str) -> set[int]:
         """Foreground labels below ``LOST_SHARE`` in a stage's mask."""
@@ -47,6 +52,11 @@ def pixel_shares(mask: Tensor, classes: int) -> list[float]:
     return [float((mask == label).sum()) / mask.numel() for label in range(classes)]
 
 
+def winners(scores: Tensor, classes: Tensor) -> Tensor:
+    """The label (h, w) with the highest of the scores (K, h, w)."""
+    return classes[scores.argmax(dim=0)]
+
+
 class Stages:
     """Seconds per stage, summed over the photos."""
 
@@ -65,15 +75,20 @@ class Stages:
 def share_table(reports: Sequence[Report]) -> Any:
     """A ``rich`` table of every class of every photo: its share of the pixels, and what happened to it."""
     escape = require("rich.markup").escape
-    table = require("rich.table").Table(title="Share of the pixels per class")
+    table = require("rich.table").Table(
+        title="Share of the pixels per class, after each step (=: did nothing)"
+    )
     for name in ("photo", "class"):
         table.add_column(name)
-    for name in ("base", "M_init", "final"):
+    for name in STAGES:
         table.add_column(name, justify="right")
     table.add_column("what happened")
     for report in reports:
         for label, name in enumerate(report.photo.names):
-            shares = [f"{report.shares[stage][label]:.1%}" for stage in ("base", "init", "final")]
+            shares = [
+                "=" if step in report.idle else f"{report.shares[stage][label]:.1%}"
+                for stage, step in STAGES.items()
+            ]
             table.add_row(
                 escape(report.photo.key) if label == 0 else "",
                 escape(name),
@@ -87,11 +102,11 @@ def share_table(reports: Sequence[Report]) -> Any:
 def _verdict(report: Report, label: int) -> str:
     before, after = label in report.lost("base"), label in report.lost("final")
     if before:
-        return "[red]lost in base, still lost[/]" if after else "[green]lost in base, came back[/]"
+        return "[red]still lost[/]" if after else "[green]came back[/]"
     if after:
-        return "[red]in base, lost since[/]"
+        return "[red]lost since[/]"
     base, final = (report.shares[stage][label] for stage in ("base", "final"))
-    return "[yellow]shrank to less than half[/]" if label and final < base / 2 else ""
+    return "[yellow]halved[/]" if label and final < base / 2 else ""
 
 
 def summary(reports: Sequence[Report]) -> str:
@@ -108,8 +123,14 @@ def summary(reports: Sequence[Report]) -> str:
     before = names([(report, report.lost("base")) for report in reports])
     back = names([(report, report.recovered) for report in reports])
     since = names([(report, report.lost("final") - report.lost("base")) for report in reports])
+    idle = "".join(
+        f"{report.photo.key}, {step}: {reason}.\n"
+        for report in reports
+        for step, reason in report.idle.items()
+    )
     return (
-        f"Lost by the base mask: {before}\nCame back: {back}\nLost since: {since}\n"
+        f"Vanished from the base mask: {before}\nCame back: {back}\nLost since: {since}\n"
+        f"Steps that did nothing:{' none' * (not idle)}\n{idle}"
         f"Shares are of all pixels; a class with fewer than {LOST_SHARE:.1%} counts as lost. There is no "
         f"ground truth here: whether a class sits where it should, the panels show.\n{VIT_NOTE}.\n"
     )

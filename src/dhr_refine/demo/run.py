@@ -19,8 +19,8 @@ from ..errors import UserError, require
 from ..files import writing
 from ..pretrained import Classifier, VisionTransformer
 from ..pretrained.fetch import cache_dir, vit_file
-from ..pretrained.vit import VIT_NOTE
-from .report import Report, Stages, pixel_shares, share_table, summary, time_table
+from ..viz.idle import idle_steps
+from .report import STAGES, Report, Stages, pixel_shares, share_table, summary, time_table, winners
 
 _NEEDED = (  # looked for before anything is downloaded
     "efficientnet_lite_pytorch",
@@ -29,9 +29,11 @@ _NEEDED = (  # looked for before anything is downloaded
     "onnx",
     "PIL.Image",
     "skimage.data",
+    "sklearn.datasets",
     "transformers",
 )
 RECIPES = ("default", "paper", "released")
+TAU = 0.8  # refine_steps' own
 
 
 @dataclass(frozen=True)
@@ -136,25 +138,32 @@ def _refine_photo(
             image,
             labels=torch.ones(len(photo.tags), dtype=torch.bool),
             boundary=options.boundary,
+            tau=TAU,
             recipe=None if options.recipe == "default" else getattr(dhr_refine.Recipe, options.recipe)(),
         )
     with stages("figures"):
         masks = {"base": base, "seed": steps.seed, "init": steps.init_mask, "final": steps.mask}
-        shares = {
-            name: pixel_shares(mask, len(photo.names)) for name, mask in masks.items() if name != "seed"
-        }
-        report = Report(photo, shares, [options.out / f"{photo.key}.png"])
+        stages_masks = (
+            base,
+            steps.init_mask,
+            winners(steps.uss, steps.classes),
+            winners(steps.wss, steps.classes),
+            steps.mask,
+        )
+        shares = {stage: pixel_shares(mask, len(photo.names)) for stage, mask in zip(STAGES, stages_masks)}
+        idle = idle_steps(steps, base.numpy(), steps.init_mask.numpy(), photo.names, TAU)
+        report = Report(photo, shares, [options.out / f"{photo.key}.png"], idle)
         figure = viz.show_steps(
             steps,
             image,
-            cams=dict(enumerate(cams, start=1)),
             base=base,
             names=photo.names,
             lost=report.lost("final"),
             recovered=report.recovered,
-            title=f"{photo.key}: {', '.join(photo.tags)}   "
-            f"(boundary: {options.boundary or 'none'}, recipe: {options.recipe})",
-            note=f"CAMs and WSS features: EfficientNet-lite0 (ImageNet). {VIT_NOTE}.",
+            colours=viz.palette(21, style="vivid"),
+            title=f"{photo.key}: {', '.join(photo.tags)}"
+            + f" (recipe: {options.recipe})" * (options.recipe != "default"),
+            tau=TAU,
         )
         pictures = {report.files[0]: writing.figure_png(figure)}
         for name, mask in masks.items():

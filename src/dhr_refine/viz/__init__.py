@@ -6,7 +6,8 @@ others return arrays of pixels, for any image writer or logger.
 
 How the files work together: ``palettes.py`` above gives labels their colours, ``overlays.py`` lays these
 over the photo. ``steps.py`` and ``extremes.py`` make rows of such pictures, which ``tiles.py`` draws;
-``similarity.py`` draws a matrix and ``curves.py`` curves. ``reading.py`` checks what any of them is given.
+``idle.py`` says which steps did nothing, ``marks.py`` writes names beside regions. ``similarity.py`` draws a
+matrix and ``curves.py`` curves. ``reading.py`` checks what any of them is given.
 ``canvas.py`` imports matplotlib when it is asked for the first figure, one of the class in ``figure.py``.
 """
 

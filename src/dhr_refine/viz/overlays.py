@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_finite, check_positive, describe, read_numbers
-from ..extras import import_optional
 from ..metrics.masks import Mask
 from ..palettes import UNKNOWN, read_colours
 from .canvas import import_matplotlib
@@ -125,14 +124,14 @@ def overlay_labels(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) 
     """:func:`overlay_mask` on checked input."""
     present = np.unique(labels)
     result = _blend((labels == present[:, None, None]).astype(np.float64), present, pixels, colours)
-    unit = max(1, round(max(labels.shape) / 300))  # about one pixel of the figure
+    unit = max(1, round(max(labels.shape) / 300))
+    reach = (unit + 1) // 2  # an even window would reach farther to one side than to the other
     rows, columns = np.indices(labels.shape)
     stripes = np.where((rows + columns) % (6 * unit) < 2 * unit, 190.0, 250.0)
     result[labels == UNKNOWN] = stripes[labels == UNKNOWN, None]
-    result[
-        import_optional("scipy.ndimage", by="an overlay of labels").grey_dilation(labels, size=unit + 1)
-        != labels
-    ] = 255
+    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
+    largest = F.max_pool2d(torch.from_numpy(labels)[None].float(), **window)[0].numpy()
+    result[largest != labels] = 255
     return result.round().clip(0, 255).astype(np.uint8)
 
 

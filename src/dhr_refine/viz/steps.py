@@ -8,19 +8,21 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from ..checks import describe
+from ..checks import check_range, describe
 from ..label_names import Names, name_of
 from ..metrics.masks import Mask
 from ..palettes import UNKNOWN, read_colours
 from ..steps import RefineSteps
+from .idle import SEED, USS, WSS, idle_steps
+from .marks import mark_regions
 from .overlays import overlay_heat, overlay_labels, overlay_scores
 from .reading import check_text, read_label_set, read_labels, read_pixels, read_steps
-from .tiles import Tile, break_rows, draw_tiles, image_miou, mark_region
+from .tiles import Tile, break_rows, draw_tiles, image_miou
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_COLUMNS = 7
+_COLUMNS = 4  # of the small panels: more could not be told apart on a phone
 
 
 def show_steps(
@@ -38,11 +40,14 @@ def show_steps(
     colours: np.ndarray | None = None,
     title: str = "",
     note: str = "",
+    tau: float | None = None,
 ) -> Figure:
-    """Draw what each step of the refinement did to one image, with a legend of its classes.
+    """Draw what the refinement did to one image, step by step, with a legend of its classes.
 
-    Image, ground truth, CAMs and base mask where they are given, OT seed, M_init, the scores after the USS
-    and the WSS step (colours mixed by score), and the refined mask.
+    Large and first the base mask and the refined one, and the ground truth; below them the image, the CAMs,
+    OT seed and M_init, and the scores after the USS and the WSS step (colours mixed by score). Steps that did
+    nothing have no panel: a line below says which these are, and why. Base mask, ground truth and CAMs are
+    drawn where they are given.
 
     Parameters
     ----------
@@ -63,11 +68,14 @@ def show_steps(
     lost : collection of int, optional
         Labels that the legend marks as lost. Default: the classes without a pixel in the refined mask.
     recovered : collection of int, optional
-        Labels that the legend and the refined mask mark with a star. Default: those of ``steps.recovered``.
+        Labels that the legend and, beside them, the refined mask mark with a star. Default: those of
+        ``steps.recovered``.
     ignore_index, colours
         As in :func:`colour_mask`.
     title, note : str
         Lines above and below the panels.
+    tau : float, optional
+        What :func:`dhr_refine.refine_steps` was given, for the line on a WSS step that did nothing.
 
     Returns
     -------
@@ -78,7 +86,7 @@ def show_steps(
     ------
     ValueError, TypeError
         Steps of several images without ``index``; maps that do not fit them; a label without a
-        colour or a name.
+        colour or a name; ``tau`` outside [-1, 1].
     ImportError
         If matplotlib is not installed.
 
@@ -94,11 +102,13 @@ def show_steps(
     >>> steps = refine_steps(cams, base, cams + 0.1, cams + 0.1, labels=[1], boundary=None)
     >>> figure = show_steps(steps, image, base=base, names=["background", "cat", "dog"])
     >>> [axes.get_title() for axes in figure.axes]
-    ['Image', 'Base mask', 'OT seed', 'M_init', 'After USS', 'After WSS', 'Final mask']
+    ['Base mask', 'Final mask', 'Image', 'OT seed', 'M_init', 'After USS', 'After WSS']
     """
     one = read_steps(steps, index)
     check_text(title, "title")
     check_text(note, "note")
+    if tau is not None:
+        check_range(tau, "tau", -1.0, 1.0)
     if cams is not None and not isinstance(cams, Mapping):
         raise TypeError(
             f"cams must be a dict of label to map, got {describe(cams)}: pass "
@@ -114,31 +124,37 @@ def show_steps(
         if mask is not None
     }
     truth = None if target is None else read_labels(target, "target", ignore_index, size)
+    idle = idle_steps(one, maps.get("Base mask"), maps["M_init"], names, tau)
     panels = _Panels(pixels, table, maps, truth)
-    inputs = panels.inputs({} if cams is None else cams, names)
-    outputs = panels.outputs(one)
+    large, small = (
+        panels.main(),
+        [*panels.cams({} if cams is None else cams, names), *panels.steps(one, idle)],
+    )
+    if base is not None:
+        small.insert(0, ("Image", pixels))
 
     classes = one.classes.tolist()
-    kept = set(np.unique(maps["Final mask"]).tolist())
+    final = maps["Final mask"]
     if recovered is None:
         recovered = [label for label, back in zip(classes, one.recovered.tolist()) if back]
     if lost is None:
-        lost = set(classes) - kept
+        lost = set(classes) - set(np.unique(final).tolist())
     lost, recovered = read_label_set(lost, "lost"), read_label_set(recovered, "recovered")
-    shown = [*maps.values()] if truth is None else [*maps.values(), truth]
-    labels = set(classes).union(*(np.unique(mask).tolist() for mask in shown))
+    shown = [*(maps[name] for name in maps if name != "OT seed" or SEED not in idle)]
+    labels = set(classes).union(*(np.unique(mask).tolist() for mask in [*shown, *panels.truths()]))
     marks = dict.fromkeys(lost, " (lost)") | dict.fromkeys(recovered, " ★ recovered")
     entries = [
         (table[label], name_of(names, label) + marks.get(label, "")) for label in sorted(labels - {UNKNOWN})
     ]
     unknown = "unassigned" if truth is None else "unassigned or ignored"
 
+    notes = [*(f"{step}: {reason}." for step, reason in idle.items()), note]
+    rows = [large, *break_rows(small, _COLUMNS)]
     ratio = pixels.shape[0] / pixels.shape[1]
     headings = {0: title} if title else {}
-    rows = _arrange(inputs, outputs)
-    figure, axes = draw_tiles(rows, entries, unknown * (UNKNOWN in labels), ratio, headings, note)
-    for label in recovered:
-        mark_region(axes, maps["Final mask"] == label, name_of(names, label))
+    figure, axes = draw_tiles(rows, entries, unknown * (UNKNOWN in labels), ratio, headings, notes)
+    stars = [(final == label, name_of(names, label), table[label]) for label in recovered]
+    mark_regions(axes[int(base is not None) or 1], stars, (final > 0) & (final != UNKNOWN))
     return figure
 
 
@@ -150,23 +166,30 @@ class _Panels(NamedTuple):
     maps: dict[str, np.ndarray]  # masks (H, W) by title
     truth: np.ndarray | None
 
-    def inputs(self, cams: Mapping[int, Tensor], names: Names) -> list[Tile]:
-        """What the refinement started from."""
-        tiles = [("Image", self.pixels)]
-        if self.truth is not None:
-            tiles.append(("Ground truth", overlay_labels(self.pixels, self.truth, self.table)))
-        for label, cam in cams.items():
-            tiles.append((f"CAM: {name_of(names, label)}", overlay_heat(self.pixels, cam)))
-        if "Base mask" in self.maps:
-            tiles.append(self.mask("Base mask"))
-        return tiles
+    def main(self) -> list[Tile]:
+        """What came of what: base mask, or else the image, and refined mask; the ground truth."""
+        before = self.mask("Base mask") if "Base mask" in self.maps else ("Image", self.pixels)
+        truths = [("Ground truth", overlay_labels(self.pixels, one, self.table)) for one in self.truths()]
+        return [before, self.mask("Final mask"), *truths]
 
-    def outputs(self, one: RefineSteps) -> list[Tile]:
-        """What each step made of it."""
-        tiles = [self.mask("OT seed"), self.mask("M_init")]
-        for name, scores in (("After USS", one.uss), ("After WSS", one.wss)):
-            tiles.append((name, overlay_scores(self.pixels, scores.cpu(), one.classes.cpu(), self.table)))
-        return [*tiles, self.mask("Final mask")]
+    def truths(self) -> list[np.ndarray]:
+        """The ground truth, or nothing."""
+        return [] if self.truth is None else [self.truth]
+
+    def cams(self, cams: Mapping[int, Tensor], names: Names) -> list[Tile]:
+        """What the refinement started from."""
+        return [
+            (f"CAM: {name_of(names, label)}", overlay_heat(self.pixels, cam)) for label, cam in cams.items()
+        ]
+
+    def steps(self, one: RefineSteps, idle: Mapping[str, str]) -> list[Tile]:
+        """What each step made of it, less those that did nothing."""
+        tiles = [] if SEED in idle else [self.mask("OT seed"), self.mask("M_init")]
+        for step, name, scores in ((USS, "After USS", one.uss), (WSS, "After WSS", one.wss)):
+            if step not in idle:
+                mixed = overlay_scores(self.pixels, scores.cpu(), one.classes.cpu(), self.table)
+                tiles.append((name, mixed))
+        return tiles
 
     def mask(self, name: str) -> Tile:
         """A mask, with its score where there is ground truth."""
@@ -176,10 +199,3 @@ class _Panels(NamedTuple):
         if self.truth is not None and name != "OT seed":
             score = f", mIoU {100 * image_miou(labels, self.truth):.1f}"
         return name + score, overlay_labels(self.pixels, labels, self.table)
-
-
-def _arrange(inputs: list[Tile], outputs: list[Tile]) -> list[list[Tile]]:
-    """Few panels fill two rows; else the inputs stand above what was made of them."""
-    if len(inputs + outputs) <= 8:
-        return break_rows(inputs + outputs, 4)
-    return [*break_rows(inputs, _COLUMNS), *break_rows(outputs, _COLUMNS)]

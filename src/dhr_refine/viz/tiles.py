@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..extras import import_optional
 from ..metrics import image_counts, image_scores
 from ..palettes import UNKNOWN
 from .canvas import LETTER, import_matplotlib, new_figure
@@ -18,9 +18,11 @@ if TYPE_CHECKING:
 
 Tile = tuple[str, np.ndarray]  # title and picture (H, W, 3)
 
-_WIDTH = 16.0  # inches of figures with photos: 1600 pixels, readable when shown at half of that
-_GAP = 0.1  # inches between tiles
-_HEAD = 0.32  # inches for a tile's title
+_WIDTH = 16.0  # inches of figures with photos: 1600 pixels
+_GAP = 0.12  # inches between tiles
+# Points. Figures are looked at in half of their width beside text, in a quarter on a phone.
+_HEADING, _TITLE, _LEGEND, _NOTE = 28, 26, 25, 23
+_LINE = 1.35 / 72  # inches from line to line, per point
 
 
 def draw_tiles(
@@ -29,52 +31,55 @@ def draw_tiles(
     unknown: str,
     ratio: float,
     headings: Mapping[int, str],
-    note: str = "",
-) -> tuple[Figure, Any]:
-    """Draw rows of titled pictures over a legend; also return the last axes.
+    notes: Sequence[str] = (),
+) -> tuple[Figure, list[Any]]:
+    """Draw rows of titled pictures, each as wide as the figure, over a legend and notes; return the axes too.
 
     ``ratio`` is height / width of a tile, ``headings`` holds the lines above rows, by number of the row.
     """
     handles = _legend_handles(entries, unknown)
-    columns = max(len(row) for row in rows)
-    widest = 0.8 + 0.12 * max(len(handle.get_label()) for handle in handles)  # inches, generous
+    widest = 1.3 + LETTER * _LEGEND / 72 * max(len(handle.get_label()) for handle in handles)  # inches
     legend_columns = max(1, min(len(handles), int(_WIDTH / widest)))
-    legend_rows = -(-len(handles) // legend_columns)
-    tile = (_WIDTH - _GAP * (columns + 1)) / columns
-    tall = tile * ratio
-    foot = 0.12 + 0.27 * legend_rows + (0.27 if note else 0)
-    heads = [0.45 if i in headings else _GAP if i == 0 else 0.0 for i in range(len(rows))]
-    total = sum(heads) + len(rows) * (_HEAD + tall + _GAP) + foot
+    lines = [line for note in notes for line in _wrapped(note)]
+    below = _LINE * _NOTE * len(lines) + 0.1
+    foot = below + 0.1 + _LINE * _LEGEND * -(-len(handles) // legend_columns)
+    tiles = [(_WIDTH - _GAP * (len(row) + 1)) / len(row) for row in rows]
+    sizes = [min(_fitting_size(name, tile) for name, _ in row) for row, tile in zip(rows, tiles)]
+    above = [_LINE * _HEADING + 0.1 if i in headings else _GAP for i in range(len(rows))]
+    above = [space + _LINE * size for space, size in zip(above, sizes)]
+    total = sum(above) + sum(tile * ratio for tile in tiles) + foot
     figure = new_figure(_WIDTH, total)
-    axes: Any = None
+    axes: list[Any] = []
     top = total
-    for i, row in enumerate(rows):
+    for i, (row, tile, size) in enumerate(zip(rows, tiles, sizes)):
         if i in headings:
-            y = (top - 0.25) / total
-            figure.text(_GAP / _WIDTH, y, headings[i], fontsize=15, fontweight="bold", va="center")
-        top -= heads[i] + _HEAD + tall
+            place = (_GAP / _WIDTH, (top - _LINE * _HEADING / 2 - 0.05) / total)
+            figure.text(*place, headings[i], fontsize=_HEADING, fontweight="bold", va="center")
+        top -= above[i] + tile * ratio
         for j, (name, picture) in enumerate(row):
             left = _GAP + j * (tile + _GAP)
-            place = (left / _WIDTH, top / total, tile / _WIDTH, tall / total)
-            axes = figure.add_axes(place, xticks=[], yticks=[])
-            axes.imshow(picture)
-            axes.set_title(name, fontsize=_fitting_size(name, tile), pad=5)
-        top -= _GAP
+            place = (left / _WIDTH, top / total, tile / _WIDTH, tile * ratio / total)
+            axes.append(figure.add_axes(place, xticks=[], yticks=[]))
+            axes[-1].imshow(picture)
+            axes[-1].set_title(name, fontsize=size, pad=6)
     figure.legend(
         handles=handles,
         loc="upper left",
-        bbox_to_anchor=(_GAP / _WIDTH, (foot - 0.02) / total),
+        bbox_to_anchor=(_GAP / _WIDTH, (foot - 0.08) / total),
         bbox_transform=figure.transFigure,
         borderaxespad=0,
         ncols=legend_columns,
-        fontsize=13,
+        fontsize=_LEGEND,
         frameon=False,
-        borderpad=0.1,
-        columnspacing=1.6,
-        labelspacing=0.3,
+        borderpad=0.0,
+        handlelength=1.4,
+        handletextpad=0.5,
+        columnspacing=1.2,
+        labelspacing=0.25,
     )
-    if note:
-        figure.text(_GAP / _WIDTH, 0.18 / total, note, fontsize=11, color="0.3", va="center")
+    for i, line in enumerate(lines):
+        place = (_GAP / _WIDTH, (below - _LINE * _NOTE * (i + 0.5)) / total)
+        figure.text(*place, line, fontsize=_NOTE, color="0.2", va="center")
     return figure, axes
 
 
@@ -86,37 +91,21 @@ def _legend_handles(entries: list[tuple[np.ndarray, str]], unknown: str) -> list
     return handles
 
 
-def _fitting_size(text: str, width: float, largest: float = 13) -> float:
-    """Font size in points at which a text fits into a width in inches."""
-    return min(largest, 72 * width / (LETTER * len(text)))
+def _wrapped(note: str) -> list[str]:
+    """The lines of a note."""
+    return textwrap.wrap(note, int(72 * _WIDTH / (LETTER * _NOTE)))
+
+
+def _fitting_size(text: str, width: float) -> float:
+    """Font size in points at which a title fits into a width in inches."""
+    return min(_TITLE, 72 * width / (LETTER * max(len(text), 1)))
 
 
 def break_rows(tiles: list[Any], longest: int) -> list[list[Any]]:
-    """Break tiles into as few rows as fit, all about equally long."""
-    length = math.ceil(len(tiles) / math.ceil(len(tiles) / longest))
-    return [tiles[at : at + length] for at in range(0, len(tiles), length)]
-
-
-def mark_region(axes: Any, region: np.ndarray, name: str) -> None:
-    """Put a star and a name on the innermost pixel of a region, if it has any."""
-    if not region.any():
-        return
-    stroke = import_matplotlib("matplotlib.patheffects").withStroke(linewidth=3, foreground="black")
-    depth = np.asarray(
-        import_optional("scipy.ndimage", by="a mark in a figure").distance_transform_edt(np.pad(region, 1))
-    )[1:-1, 1:-1]
-    y, x = np.unravel_index(int(depth.argmax()), region.shape)
-    right = x > 0.6 * region.shape[1]
-    axes.annotate(
-        f"{name} ★" if right else f"★ {name}",
-        (x, y),
-        ha="right" if right else "left",
-        va="center",
-        color="white",
-        fontsize=13,
-        fontweight="bold",
-        path_effects=[stroke],
-    )
+    """Break tiles into as few rows as fit, whose lengths differ by one at most, the longer ones first."""
+    rows = math.ceil(len(tiles) / longest)
+    ends = [math.ceil(len(tiles) * (i + 1) / rows) for i in range(rows)]
+    return [tiles[start:end] for start, end in zip([0, *ends], ends)]
 
 
 def image_miou(mask: np.ndarray, truth: np.ndarray) -> float:
