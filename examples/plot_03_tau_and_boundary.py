@@ -33,10 +33,10 @@ inputs = (cams, base, uss, [level[0] for level in levels], image)
 # ------------------------
 # The cosines of the classes' USS centroids. Pairs above tau are linked, and classes that are linked form a
 # group (framed): inside it the classifier's features decide, elsewhere only the class-agnostic ones do. The
-# paper's tau is 0.8; a lower one gives this photo groups to look at.
+# paper's tau is 0.8.
 
-steps = refine_steps(*inputs, labels=tags, tau=0.7)
-viz.show_similarity(steps, tau=0.7, names=photo.names)
+steps = refine_steps(*inputs, labels=tags, tau=0.8)
+viz.show_similarity(steps, tau=0.8, names=photo.names)
 
 # %%
 # What tau changes

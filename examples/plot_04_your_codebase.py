@@ -9,7 +9,7 @@ multi-hot tags, CAMs for all classes of the data set. One call makes its pseudo 
 # %%
 # A batch as a data loader gives it
 # ---------------------------------
-# Two photos, seven classes. The first is scaled to the size of the crop; the second is flipped, and its crop
+# Two photos, eight classes. The first is scaled to the size of the crop; the second is flipped, and its crop
 # reaches beyond the photo, so it is padded. `dhr_refine.training.View` keeps where a crop came from,
 # and knows the box of real pixels in it.
 

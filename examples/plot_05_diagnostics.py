@@ -45,7 +45,8 @@ for label, name, recovered in zip(steps.classes, names, steps.recovered):
 viz.show_steps(steps, image, base=base, names=names)
 
 # %%
-# Read the panels from left to right and find the first one that goes wrong:
+# Read the small panels from left to right and find the first one that goes wrong; a step without a panel did
+# nothing, and the line below says why:
 #
 # - **CAM** on the wrong thing: no step can mend that. The classifier has to be better, or the tag has to go.
 # - **Seed** without a pixel of a class: its CAM is weak everywhere, or the boundary tool wiped it out. Try

@@ -100,7 +100,8 @@ def _many_colours(style: str) -> np.ndarray:
     pool = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), axis=-1).reshape(-1, 3)
     places = _oklab(pool)
     # Greys would pass for the photo, dark colours for the background, pale ones for unknown pixels.
-    usable = (np.hypot(places[:, 1], places[:, 2]) > 0.05) & (places[:, 0] > 0.35) & (places[:, 0] < 0.95)
+    darkest = 0.35 if style == "voc" else 0.5
+    usable = (np.hypot(places[:, 1], places[:, 2]) > 0.05) & (places[:, 0] > darkest) & (places[:, 0] < 0.95)
     pool, places = pool[usable], places[usable]
     colours = _voc_palette().copy()
     count = 21 if style == "voc" else len(_VIVID)

@@ -30,12 +30,12 @@ def test_cli_passes_options_on(options, monkeypatch):
     assert options[0] == run.Options()
     assert threads == []
     arguments = (
-        "--out o --photo cat --photo coffee --photo cat --boundary none --recipe paper --background 0.3"
+        "--out o --photo temple --photo coffee --photo temple --boundary none --recipe paper --background 0.3"
     )
     assert cli.main(["demo", *arguments.split(), "--threads", "2", "--cache", "c", "--vit", "v.whl"]) == 0
     assert options[1] == run.Options(
         out=Path("o"),
-        photos=("cat", "coffee"),
+        photos=("temple", "coffee"),
         boundary=None,
         recipe="paper",
         background=0.3,
@@ -67,7 +67,7 @@ def test_cli_refuses_bad_options(arguments, message, options, capsys):
 
 def test_cli_refuses_photos_that_it_has_not(options, capsys):
     assert cli.main(["demo", "--photo", "dog"]) == 2
-    assert "--photo 'dog' is none of the photos: choose from coffee" in capsys.readouterr().err
+    assert "--photo 'dog' is none of the photos: choose from officer" in capsys.readouterr().err
     assert not options
 
 

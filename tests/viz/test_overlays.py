@@ -72,6 +72,17 @@ def test_overlay_mask_blends_outlines_and_hatches():
     assert torch.equal(mask, before)
 
 
+@pytest.mark.parametrize(("side", "width"), [(60, 1), (600, 1), (900, 2)])
+def test_a_small_region_is_outlined_on_all_sides(side, width):
+    mask = torch.zeros(side, side, dtype=torch.long)
+    mask[20:24, 30:34] = 2
+    white = (viz.overlay_mask(np.zeros((side, side, 3), np.uint8), mask) == 255).all(axis=-1)
+    wanted = np.zeros((side, side), bool)
+    wanted[20 - width : 24 + width, 30 - width : 34 + width] = True
+    wanted[20:24, 30:34] = False  # nothing of the region itself is hidden
+    assert (white == wanted).all()
+
+
 def test_overlay_mask_reads_every_kind_of_image():
     generator = torch.Generator().manual_seed(0)
     image = torch.randint(0, 256, (3, 12, 16), dtype=torch.uint8, generator=generator)

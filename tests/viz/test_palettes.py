@@ -50,9 +50,33 @@ def test_oklab_has_white_at_lightness_one_and_red_at_its_published_place():
     assert np.allclose(found, [[1, 0, 0], [0, 0, 0], [0.628, 0.225, 0.126]], atol=1e-3)
 
 
+def test_vivid_colours_stand_out_from_any_grey_photo_and_from_each_other():
+    colours = viz.palette(21, style="vivid")
+    assert (colours == viz.palette(255, style="vivid")).all()
+    assert colours[0].tolist() == [0, 0, 0]
+    assert colours[255].tolist() == CREAM
+    greys = np.arange(0, 256, 5, dtype=np.uint8)
+    photo = np.repeat(greys[None, :, None], 3, axis=2)
+    shape = (1, len(greys))
+
+    def distances(table, labels):
+        """Of each label laid over a grey from the background laid over the same grey."""
+        ground = _oklab(viz.overlay_mask(photo, np.zeros(shape, int), colours=table)[0])
+        laid = [_oklab(viz.overlay_mask(photo, np.full(shape, one), colours=table)[0]) for one in labels]
+        return np.linalg.norm(np.stack(laid) - ground, axis=-1).min(axis=1)
+
+    assert (distances(colours, range(1, 21)) > 0.12).all()
+    assert (distances(viz.palette(21), (8, 16)) < 0.12).all()  # VOC's cat and plant do vanish
+    used = _oklab(colours[[*range(8), 255]])
+    apart = np.linalg.norm(used[:, None] - used, axis=-1)[~np.eye(9, dtype=bool)]
+    assert apart.min() > 0.09
+
+
 def test_palette_is_a_new_array_each_time():
     viz.palette(21)[:] = 7
     viz.palette(255)[:] = 7
+    viz.palette(21, style="vivid")[:] = 7
+    assert viz.palette(21, style="vivid")[1].tolist() == [213, 94, 0]
     assert viz.palette(21)[1].tolist() == [128, 0, 0]
     assert viz.palette(255)[1].tolist() == [128, 0, 0]
 
@@ -68,3 +92,8 @@ def test_palette_is_a_new_array_each_time():
 def test_palette_refuses_other_numbers(num_classes, error, text):
     with pytest.raises(error, match=text):
         viz.palette(num_classes)
+
+
+def test_palette_refuses_other_styles():
+    with pytest.raises(ValueError, match="style must be one of 'voc', 'vivid', got 'loud'"):
+        viz.palette(21, style="loud")

@@ -56,9 +56,9 @@ def _measure(axes: Any, text: str, shape: tuple[int, ...]) -> tuple[float, tuple
     """Font size, and height and width of the box in pixels of the picture."""
     place, figure = axes.get_position(), axes.figure
     per_inch = shape[1] / (place.width * figure.get_figwidth())
-    letters = LETTER * len(text) + 0.6
+    letters = LETTER * len(text) + 0.9  # and padding and frame
     size = min(_SIZE, 72 * 0.9 * shape[1] / per_inch / letters)
-    return size, (1.7 * size / 72 * per_inch, letters * size / 72 * per_inch)
+    return size, (1.8 * size / 72 * per_inch, letters * size / 72 * per_inch)
 
 
 def _inmost(region: np.ndarray) -> tuple[int, int]:

@@ -102,7 +102,9 @@ def show_steps(
     >>> steps = refine_steps(cams, base, cams + 0.1, cams + 0.1, labels=[1], boundary=None)
     >>> figure = show_steps(steps, image, base=base, names=["background", "cat", "dog"])
     >>> [axes.get_title() for axes in figure.axes]
-    ['Base mask', 'Final mask', 'Image', 'OT seed', 'M_init', 'After USS', 'After WSS']
+    ['Base mask', 'Final mask', 'Image', 'OT seed', 'M_init', 'After USS']
+    >>> figure.texts[0].get_text()
+    'WSS step: no two classes are alike above tau (closest: background and dog, 0.77).'
     """
     one = read_steps(steps, index)
     check_text(title, "title")
