@@ -156,13 +156,15 @@ def test_legend_names_and_colours_the_classes_and_marks_what_came_back(scene, st
     assert legend(target)[2:] == ["class 5", "class 7 ★ recovered", "unassigned or ignored"]
 
 
+@pytest.mark.parametrize("around", [0, 3])  # nothing else to hide, and something else everywhere
 @pytest.mark.parametrize("left", [0, 23, 46])
-def test_a_mark_stays_in_the_picture_and_hides_nothing_of_its_region(scene, steps, left):
-    mask = torch.zeros_like(steps.mask)
+def test_a_mark_stays_in_the_picture_and_hides_nothing_of_its_region(scene, steps, left, around):
+    mask = torch.full_like(steps.mask, around)
     mask[12:26, left : left + 10] = 7
     full = replace(steps, mask=mask, seed=mask, init_mask=mask)
     figure = viz.show_steps(full, scene.image, names=NAMES)
-    assert legend(figure) == ["background", "three (lost)", "seven ★ recovered"]  # a full seed needs no hatch
+    rest = ["background (lost)", "three"] if around else ["background", "three (lost)"]
+    assert legend(figure) == [*rest, "seven ★ recovered"]  # a full seed needs no hatch
     axes = figure.axes[1]
     (star,) = axes.texts
     renderer = FigureCanvasAgg(figure).get_renderer()
@@ -181,7 +183,7 @@ def test_a_mark_stays_in_the_picture_and_hides_nothing_of_its_region(scene, step
 
 def test_marks_of_several_regions_keep_clear_of_each_other(scene, steps):
     mask = torch.zeros_like(steps.mask)
-    mask[5:9, 20:24], mask[12:16, 20:24] = 7, 3
+    mask[10:12, 20:22], mask[10:12, 23:25] = 7, 3
     figure = viz.show_steps(replace(steps, mask=mask), scene.image, names=NAMES, recovered={3, 7})
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()
