@@ -121,7 +121,7 @@ def engine(request):
     if request.param == "torch":
         request.getfixturevalue("without_numba")
     else:
-        pytest.importorskip("numba", reason="needs numba: pip install numba)
+        pytest.importorskip("numba", reason="needs numba: pip install numba")
     return request.param
 
 

@@ -21,7 +21,7 @@ BACKENDS = ["torch", "numba"]
 @pytest.fixture(params=BACKENDS)
 def backend(request):
     if request.param == "numba":
-        pytest.importorskip("numba", reason="needs numba: pip install numba)
+        pytest.importorskip("numba", reason="needs numba: pip install numba")
     return request.param
 
 

@@ -94,7 +94,7 @@ class Compiling:
 def _server(tmp_path_factory) -> Iterator[Callable[..., Any]]:
     if not hasattr(os, "fork"):
         pytest.skip("needs os.fork")
-    pytest.importorskip("numba", reason="needs numba: pip install numba)
+    pytest.importorskip("numba", reason="needs numba: pip install numba")
     # Of the package what compiled code needs: importing torch would take longer than all the rest.
     root = tmp_path_factory.mktemp("package")
     source, ignored = Path(dhr_refine.__file__).parent / "compiled", shutil.ignore_patterns("__pycache__")

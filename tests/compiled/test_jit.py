@@ -15,7 +15,7 @@ import dhr_refine
 
 PACKAGE = Path(dhr_refine.__file__).parent
 
-pytest.importorskip("numba", reason="needs numba: pip install numba)
+pytest.importorskip("numba", reason="needs numba: pip install numba")
 
 # --- the fingerprint of the sources -------------------------------------------------------------------
 

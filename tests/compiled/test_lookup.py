@@ -52,12 +52,12 @@ def test_a_broken_numba_is_one_warning_and_the_torch_path(tmp_path, text):
 
 
 def test_a_numba_that_does_not_compile_is_one_warning_and_the_torch_path(tmp_path):
-    pytest.importorskip("numba", reason="needs numba: pip install numba)
+    pytest.importorskip("numba", reason="needs numba: pip install numba")
     found = answer(tmp_path, None, NUMBA_DISABLE_JIT="1")
     assert found.startswith("torch torch 1 numba is installed but does not compile")
     assert "NUMBA_DISABLE_JIT" in found
 
 
 def test_a_numba_that_works_is_taken_without_a_word(tmp_path):
-    pytest.importorskip("numba", reason="needs numba: pip install numba)
+    pytest.importorskip("numba", reason="needs numba: pip install numba")
     assert answer(tmp_path, None) == "numba numba 0"

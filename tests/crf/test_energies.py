@@ -14,7 +14,7 @@ from dhr_refine import dense_crf
 from dhr_refine.crf import energies, kept
 from dhr_refine.crf.terms import NORMALIZATIONS, Term, around
 
-pytest.importorskip("numba", reason="needs numba: pip install numba)
+pytest.importorskip("numba", reason="needs numba: pip install numba")
 SIZE = (9, 13)
 PIXELS = SIZE[0] * SIZE[1]
 

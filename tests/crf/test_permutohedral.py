@@ -15,7 +15,7 @@ from dhr_refine import PermutohedralLattice
 from dhr_refine.crf import geometry
 from dhr_refine.crf.terms import NORMALIZATIONS
 
-pytest.importorskip("numba", reason="needs numba: pip install numba)
+pytest.importorskip("numba", reason="needs numba: pip install numba")
 # Of PyTorch's own, where derivatives in forward mode are first used.
 FORWARD_MODE = pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 SHAPES = ((2, 3, 50), (1, 5, 9, 7), (2, 4, 3, 5, 6), (1, 1, 30), (1, 7, 40))

@@ -13,7 +13,7 @@ import dhr_refine.pydensecrf.densecrf
 import dhr_refine.pydensecrf.eigen
 import dhr_refine.pydensecrf.utils
 
-REASON = "needs the original: pip install pydensecrf2
+REASON = "needs the original: pip install pydensecrf2"
 
 
 class Interface(NamedTuple):

@@ -189,7 +189,7 @@ class TestOnItsOwn:
 def test_ray_that_is_missing_is_named(tmp_path, keys, monkeypatch):
     for name in ("ray", "ray.data"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(UserError, match=r'by Ray needs ray.*: pip install "dhr_refine\[ray\]"$'):
+    with pytest.raises(UserError, match=r'by Ray needs ray.*: pip install "ray\[data\]>=2'):
         start(Copying(tmp_path), keys)
 
 

@@ -172,7 +172,7 @@ CASES = [
 )
 def test_the_proposed_fix_works(call, good, wrong, told, mended):
     if call in (viz.show_steps, viz.show_similarity, viz.show_tau):
-        pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib)
+        pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib")
     broken = good | wrong
     with pytest.raises((ValueError, TypeError)) as caught:
         call(**broken)

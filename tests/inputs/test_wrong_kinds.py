@@ -17,7 +17,7 @@ from scenes import make_scene, stack
 import dhr_refine
 from dhr_refine import Recipe, metrics, training, viz
 
-pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib)
+pytest.importorskip("matplotlib", reason="needs matplotlib: pip install matplotlib")
 
 SCENE = make_scene(0)
 BATCH = [SCENE, make_scene(1)]

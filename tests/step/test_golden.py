@@ -17,7 +17,7 @@ CASES = sorted(path.stem for path in FOLDER.glob("*.npz")) or [
 
 def crf(images, probs):
     """The CRF that the golden data was made with."""
-    pytest.importorskip("pydensecrf.densecrf", reason="needs pydensecrf: pip install pydensecrf2)
+    pytest.importorskip("pydensecrf.densecrf", reason="needs pydensecrf: pip install pydensecrf2")
     return dense_crf(images, probs, backend="pydensecrf")
 
 

@@ -242,7 +242,7 @@ def test_masses_below_the_promise_are_reported_honestly():
 @pytest.mark.parametrize("size", [60, 5000])
 def test_the_compiled_loop_agrees_with_torch(size, monkeypatch):
     """Same algorithm, one stop: both are within their tolerance of the same plan."""
-    pytest.importorskip("numba", reason="needs numba: pip install numba)
+    pytest.importorskip("numba", reason="needs numba: pip install numba")
     scores, a = random_scores(3, 4, size, dtype=torch.float32), torch.rand(3, size)
     b = torch.tensor([0.6, 0.3, 0.1, 0.0])
     cases = [{}, {"pixel_mass": a}, {"class_mass": b}, {"class_mass": b, "pixel_mass": a, "reg": 0.02}]

@@ -307,7 +307,7 @@ def test_pot_does_not_give_up_because_all_scores_are_low():
 @pytest.mark.parametrize("size", [60, 5000])
 @pytest.mark.parametrize("penalty", [1e-5, 0.1, 10.0])
 def test_the_compiled_loop_agrees_with_torch_when_relaxed(size, penalty, monkeypatch):
-    pytest.importorskip("numba", reason="needs numba: pip install numba)
+    pytest.importorskip("numba", reason="needs numba: pip install numba")
     scores, a = random_scores(3, 4, size, dtype=torch.float32), torch.rand(3, size)
     b = torch.tensor([0.6, 0.3, 0.1, 0.0])
     cases = [{}, {"pixel_mass": a}, {"class_mass": b}, {"class_mass": b, "pixel_mass": a, "reg": 0.06}]

@@ -129,8 +129,8 @@ def overlay_labels(pixels: np.ndarray, labels: np.ndarray, colours: np.ndarray) 
     rows, columns = np.indices(labels.shape)
     stripes = np.where((rows + columns) % (6 * unit) < 2 * unit, 190.0, 250.0)
     result[labels == UNKNOWN] = stripes[labels == UNKNOWN, None]
-    window = {"kernel_size": 2 * reach + 1, "stride": 1, "padding": reach}
-    largest = F.max_pool2d(torch.from_numpy(labels)[None].float(), **window)[0].numpy()
+    whole = torch.from_numpy(labels)[None].float()
+    largest = F.max_pool2d(whole, 2 * reach + 1, stride=1, padding=reach)[0].numpy()
     result[largest != labels] = 255
     return result.round().clip(0, 255).astype(np.uint8)
 
