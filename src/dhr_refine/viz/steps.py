@@ -119,21 +119,11 @@ def show_steps(
     size = tuple(one.mask.shape)
     pixels = read_pixels(image, size)
     table = read_colours(colours)
-    masks = {"Base mask": base, "OT seed": one.seed, "M_init": one.init_mask, "Final mask": one.mask}
-    maps = {
-        name: read_labels(mask, "base" if mask is base else f"steps ({name})", ignore_index, size)
-        for name, mask in masks.items()
-        if mask is not None
-    }
+    maps = _read_maps(one, base, ignore_index)
     truth = None if target is None else read_labels(target, "target", ignore_index, size)
     idle = idle_steps(one, maps.get("Base mask"), maps["M_init"], names, tau)
     panels = _Panels(pixels, table, maps, truth)
-    large, small = (
-        panels.main(),
-        [*panels.cams({} if cams is None else cams, names), *panels.steps(one, idle)],
-    )
-    if base is not None:
-        small.insert(0, ("Image", pixels))
+    small = [*panels.inputs({} if cams is None else cams, names), *panels.steps(one, idle)]
 
     classes = one.classes.tolist()
     final = maps["Final mask"]
@@ -142,22 +132,28 @@ def show_steps(
     if lost is None:
         lost = set(classes) - set(np.unique(final).tolist())
     lost, recovered = read_label_set(lost, "lost"), read_label_set(recovered, "recovered")
-    shown = [*(maps[name] for name in maps if name != "OT seed" or SEED not in idle)]
-    labels = set(classes).union(*(np.unique(mask).tolist() for mask in [*shown, *panels.truths()]))
     marks = dict.fromkeys(lost, " (lost)") | dict.fromkeys(recovered, " ★ recovered")
-    entries = [
-        (table[label], name_of(names, label) + marks.get(label, "")) for label in sorted(labels - {UNKNOWN})
-    ]
-    unknown = "unassigned" if truth is None else "unassigned or ignored"
+    labels = panels.labels(idle).union(classes)
+    called = {label: name_of(names, label) for label in sorted(labels - {UNKNOWN})}
+    entries = [(table[label], name + marks.get(label, "")) for label, name in called.items()]
+    unknown = ("unassigned" if truth is None else "unassigned or ignored") * (UNKNOWN in labels)
 
     notes = [*(f"{step}: {reason}." for step, reason in idle.items()), note]
-    rows = [large, *break_rows(small, _COLUMNS)]
-    ratio = pixels.shape[0] / pixels.shape[1]
-    headings = {0: title} if title else {}
-    figure, axes = draw_tiles(rows, entries, unknown * (UNKNOWN in labels), ratio, headings, notes)
+    rows = [panels.main(), *break_rows(small, _COLUMNS)]
+    figure, axes = draw_tiles(rows, entries, unknown, size[0] / size[1], {0: title} if title else {}, notes)
     stars = [(final == label, name_of(names, label), table[label]) for label in recovered]
-    mark_regions(axes[int(base is not None) or 1], stars, (final > 0) & (final != UNKNOWN))
+    mark_regions(axes[1], stars, (final > 0) & (final != UNKNOWN))
     return figure
+
+
+def _read_maps(one: RefineSteps, base: Mask | None, ignore_index: int) -> dict[str, np.ndarray]:
+    """The masks by title."""
+    masks = {"Base mask": base, "OT seed": one.seed, "M_init": one.init_mask, "Final mask": one.mask}
+    return {
+        name: read_labels(mask, "base" if mask is base else f"steps ({name})", ignore_index, one.mask.shape)
+        for name, mask in masks.items()
+        if mask is not None
+    }
 
 
 class _Panels(NamedTuple):
@@ -174,15 +170,22 @@ class _Panels(NamedTuple):
         truths = [("Ground truth", overlay_labels(self.pixels, one, self.table)) for one in self.truths()]
         return [before, self.mask("Final mask"), *truths]
 
+    def labels(self, idle: Mapping[str, str]) -> set[int]:
+        """Every label that a panel shows."""
+        shown = [labels for name, labels in self.maps.items() if name != "OT seed" or SEED not in idle]
+        return set().union(*(np.unique(labels).tolist() for labels in [*shown, *self.truths()]))
+
     def truths(self) -> list[np.ndarray]:
         """The ground truth, or nothing."""
         return [] if self.truth is None else [self.truth]
 
-    def cams(self, cams: Mapping[int, Tensor], names: Names) -> list[Tile]:
-        """What the refinement started from."""
-        return [
+    def inputs(self, cams: Mapping[int, Tensor], names: Names) -> list[Tile]:
+        """What the refinement started from, less what :meth:`main` shows."""
+        image = [("Image", self.pixels)] if "Base mask" in self.maps else []
+        heat = [
             (f"CAM: {name_of(names, label)}", overlay_heat(self.pixels, cam)) for label, cam in cams.items()
         ]
+        return [*image, *heat]
 
     def steps(self, one: RefineSteps, idle: Mapping[str, str]) -> list[Tile]:
         """What each step made of it, less those that did nothing."""
