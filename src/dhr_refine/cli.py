@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Sequence
 
 from . import __version__, commands, interrupts
@@ -54,3 +55,7 @@ def _parser() -> Parser:
         verb.add_arguments(added)
         added.set_defaults(run=verb.run)
     return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
