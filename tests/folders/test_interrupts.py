@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -176,3 +177,19 @@ def test_a_call_of_the_command_line_leaves_signals_alone(tmp_path, capsys):
     interrupts.end_from_here(3)
     assert (signal.getsignal(signal.SIGINT), sys.unraisablehook) == before
     capsys.readouterr()
+
+
+def test_an_interrupted_bar_gives_the_cursor_back(monkeypatch):
+    from dhr_refine.folders.runs.progress import Progress
+
+    class Terminal(io.StringIO):
+        def isatty(self):
+            return True
+
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    monkeypatch.setenv("TERM", "xterm")
+    bar = Progress(3, "masks")
+    monkeypatch.setattr(bar._bar, "add_task", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        bar.__enter__()
+    assert not bar._bar.live.is_started

@@ -46,9 +46,13 @@ class Progress:
     def __enter__(self) -> Progress:
         """Show the bar."""
         if self._bar is not None:
-            with held():  # a terminal without a cursor is no end
-                self._bar.start()
-                self._task = self._bar.add_task(self.what, total=self.total, rate="")
+            try:
+                with held():
+                    self._bar.start()
+                    self._task = self._bar.add_task(self.what, total=self.total, rate="")
+            except BaseException:  # an interrupt, which would leave the terminal without a cursor
+                self.__exit__()
+                raise
         return self
 
     def __exit__(self, *_: object) -> None:
