@@ -258,6 +258,7 @@ class Case(NamedTuple):
     scenes: list[Scene]
     array: bool = False  # (H, W) uint8 or int64 NumPy array instead of a tensor
     last: int | None = None  # label of the background where it is the last
+    least: float = 0.88  # IoU of the small object
 
 
 def toco_crops(size: int) -> list[Scene]:

@@ -47,7 +47,7 @@ from recipe_scenes import (
 )
 from torch import Tensor
 
-from dhr_refine import Recipe, refine_mask
+from dhr_refine import ClassMemory, Recipe, refine_mask, two_threshold_mask
 
 PAGE = (ROOT / "docs" / "codebases.md").read_text(encoding="utf-8")
 
@@ -353,7 +353,7 @@ def check(case: Case, result: Any) -> None:
         big, small = (tag + 1 for tag in scene.tags)
         assert set(mask[~outside].unique().tolist()) == {0, big, small}
         assert overlap(scene.base, scene.truth, small) == 0
-        assert overlap(mask, scene.truth, small) > 0.88
+        assert overlap(mask, scene.truth, small) > case.least
         assert overlap(mask, scene.truth, big) > max(0.9, overlap(scene.base, scene.truth, big))
         assert overlap(mask, scene.truth, 0) > 0.95
     # What follows in the codebases: a loss, and edits in place.
@@ -415,9 +415,6 @@ MISTAKES = [
     ("WeCLIP", "labels=tags", "labels=[t + 1 for t in tags]"),
     ("WeCLIP+", "prefix=0)[i]", "prefix=0)[0]"),
     ("SeCo", '"yyxx"', '"xyxy"'),
-    ("SeCo", "uss(inputs), fmap", "uss(inputs), fmap.flip(0)"),  # those of the step before
-    ("MoRe", "labels=cls_label", "labels=cls_label.flip(1)"),
-    ("MoRe", "boxes=img_box", "boxes=[[0, 224, 0, 448]] * 2, box_format='yyxx'"),
     ("CoSA", "boxes=img_box", "boxes=None"),
     ("CoSA", "uss(wimg)", "uss(simg)"),
     ("ExCEL", "scores[1:]", "scores"),
@@ -431,15 +428,12 @@ MISTAKES = [
     ("IRN and AdvCAM", "uss(image[:1])", "uss(image[1:])"),
     ("POT", "labels=tags", "labels=cam_dict['keys'].tolist()"),
     ("POT", 'background="first"', 'background="none"'),
-    ("POT", "levels[3:]", "levels[:3]"),
     ("CLIP-ES", "labels=tags", "labels=cam_dict['keys'].tolist()"),  # maps sorted, keys not
     ("CLIP-ES", "prefix=1", "prefix=0"),
-    ("CLIP-ES", "[..., ::-1]", ""),
     ("S2C", 'background="last"', 'background="first"'),
     ("S2C", "boxes=boxes", "boxes=None"),
     ("TPRO, PBIP and ConStruct", "[:, :-1]", "[:, 1:]"),
     ("TPRO, PBIP and ConStruct", 'background="last"', 'background="first"'),
-    ("TPRO, PBIP and ConStruct", "[..., ::-1]", ""),
     ("MCTformer", "prefix=20", "prefix=1"),
     ("WeakTr", "labels=tags", "labels=None"),
     ("1-stage-wseg", "masks_dec, base", "masks_dec.flip(1), base"),
@@ -506,6 +500,102 @@ def test_half_precision_cams(section):
     else:
         case.names["cams"] = case.names["cams"].half()
     check_all(case, run(section, case.names))
+
+
+def test_cosa_takes_masks_of_bytes_too():
+    # Float in the file, uint8 by its comment.
+    case = NEWER["CoSA"](torch.uint8)
+    check_all(case, run("CoSA", case.names))
+
+
+def test_cosa_thresholds_of_a_mixture():
+    # What the page says makes the same mask: the thresholds are NumPy numbers that change from step to step.
+    case = NEWER["CoSA"]()
+    names = case.names
+    context = {"labels": names["cls_label"], "boxes": names["img_box"], "box_format": "yyxx"}
+    scores = {"high": np.float64(0.613), "low": np.float64(0.287), "normalise": False}
+    made = two_threshold_mask(names["valid_cam_ps"], **scores, **context)
+    best, winner = names["valid_cam_ps"].max(1)
+    expected = torch.where(best > 0.613, winner + 1, torch.where(best > 0.287, IGNORE, 0))
+    inside = torch.stack([s.truth != IGNORE for s in case.scenes])
+    assert torch.equal(made, expected.where(inside, IGNORE))
+    names["refine_mask_label"] = made
+    check_all(case, run("CoSA", names))
+
+
+def test_histology_has_no_unknown_pixels():
+    case = NEWER["TPRO, PBIP and ConStruct"]()
+    result = run("TPRO, PBIP and ConStruct", case.names)["output_fuse234"]
+    assert result.shape == (1, 1, 224, 224)
+    assert set(result.unique().tolist()) == {0, 2, 4}
+
+
+def test_memory_in_a_training_loop():
+    case = toco()
+    names = case.names | {"refined_pseudo_label": torch.stack([s.base for s in case.scenes])}
+    names["memory"] = ClassMemory(num_classes=21, dim=384, decay=0.999, least_images=1)
+    first = run("Class memory in a training loop", names)["refined_pseudo_label"]
+    run("Class memory in a training loop", names)
+    counts = names["memory"].images
+    assert counts[[0, 8, 15, 3, 20]].ge(1).sum() >= 3  # the small objects have no pixel in their base masks
+    assert set(first.unique().tolist()) <= {0, 3, 8, 15, 20, IGNORE}
+    plain = run("Class memory in a training loop", names | {"memory": ClassMemory(21, 384)})
+    for mask, scene in zip(plain["refined_pseudo_label"], case.scenes):  # nothing known yet: the step alone
+        assert overlap(mask, scene.truth, scene.tags[1] + 1) > 0.88
+
+
+def test_memory_offline():
+    scenes = {seed: draw_scene((96, 112), tags=(14, 7), seed=seed) for seed in range(5)}
+
+    def load(key: int) -> SimpleNamespace:
+        scene, image = scenes[key], normalise(scenes[key].image)[None]
+        uss = look(image, 384, (6, 8), uss=True)[0]
+        wss = look(image, 768, (6, 7))[0]
+        cams, tags = activate(scene)[[7, 14]], [7, 14]
+        rgb = (scene.image * 255).byte()
+        return SimpleNamespace(uss=uss, wss=wss, base=scene.base, cams=cams, tags=tags, rgb=rgb)
+
+    names = run("Class memory, offline", {"keys": list(scenes), "load": load, "masks": {}})
+    assert names["memory"].images[[0, 15]].tolist() == [5, 5]
+    assert set(names["masks"]) == set(scenes)
+    for mask in names["masks"].values():
+        assert set(mask.unique().tolist()) <= {0, 8, 15}
+
+
+def split_loss(segs: Tensor, mask: Tensor) -> Tensor:
+    """The loss of ToCo, AFA, DuPL and WeCLIP: the mean over the background and that over the foreground."""
+    parts = [mask.where((mask == 0) == empty, IGNORE) for empty in (True, False)]
+    return sum(0.5 * F.cross_entropy(segs, part, ignore_index=IGNORE) for part in parts)  # pyright: ignore[reportReturnType]
+
+
+def with_a_constant(segs: Tensor, mask: Tensor) -> Tensor:
+    """The loss of SeCo, MoRe, ExCEL and CoSA: sums by counts that are never 0."""
+    loss = 0 * segs.sum()
+    for empty in (True, False):
+        part = mask.where((mask == 0) == empty, IGNORE)
+        total = F.cross_entropy(segs, part, ignore_index=IGNORE, reduction="sum")
+        loss = loss + 0.5 * total / ((part != IGNORE).sum() + 1e-6)
+    return loss
+
+
+@pytest.mark.parametrize(
+    "labels", [(0, 3), (0,), (3, 5), (IGNORE,), (0, IGNORE), (3, IGNORE), (0, 3, IGNORE)]
+)
+def test_losses_stay_finite(labels):
+    generator = torch.Generator().manual_seed(0)
+    segs = torch.rand(2, 6, 8, 8, generator=generator).requires_grad_()
+    mask = torch.tensor(labels)[torch.randint(len(labels), (2, 8, 8), generator=generator)]
+    names = run("Losses over background and foreground", {"segs": segs, "mask": mask})
+    loss, theirs = names["loss"], split_loss(segs, mask)
+    assert loss.isfinite()
+    gradient = torch.autograd.grad(loss, segs)[0]
+    assert gradient.isfinite().all()
+    assert bool((gradient != 0).any()) == (labels != (IGNORE,))
+    whole = {0, 3} <= set(labels)
+    assert theirs.isfinite() == whole
+    if whole:
+        torch.testing.assert_close(loss, theirs)
+    torch.testing.assert_close(loss, with_a_constant(segs, mask))
 
 
 def test_afa_takes_float_masks_too():
