@@ -12,7 +12,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from .checks import check_ignore_index, check_positive, check_range, describe, read_numbers, show
-from .compiled import eager
+from .compiled import eager, ordinary
 from .crops import first_best
 from .edges import Boundary, Edges, check_boundary, is_named
 from .inputs import (
@@ -61,6 +61,7 @@ def base_mask(
     alpha: float = 1.0,
     **options: Unpack[MaskKeywords],
 ) -> list[Tensor]: ...
+@eager
 def base_mask(
     cams: Tensor | Sequence[Tensor],
     labels: Labels,
@@ -188,6 +189,7 @@ def two_threshold_mask(
     scale: float = 0.5,
     **options: Unpack[MaskKeywords],
 ) -> list[Tensor]: ...
+@eager
 def two_threshold_mask(
     cams: Tensor | Sequence[Tensor],
     labels: Labels,
@@ -319,8 +321,7 @@ def _form(
     return CamForm(box_format, ignore_index, mean, std, is_named(refine))
 
 
-@eager
-@torch.no_grad()
+@ordinary
 def _make(
     call: CamCall, form: CamForm, decide: Decide, *, normalise: bool, cut: bool
 ) -> Tensor | list[Tensor]:

@@ -16,7 +16,6 @@ from .checks import (
     check_finite,
     check_ignore_index,
     check_image_shape,
-    check_plain,
     check_positive,
     check_range,
     check_same,
@@ -237,7 +236,6 @@ def _check_inputs(images: Tensor, logits: Tensor, labels: Tensor) -> None:
     for tensor, name in ((images, "images"), (logits, "logits"), (labels, "labels")):
         check_filled(tensor, name)
         check_data(tensor, name)
-        check_plain(tensor, name)
         check_same(tensor, name, images, "images")
         if tensor.shape[-2:] != images.shape[2:]:
             call = "interpolate(logits, images.shape[2:], mode='bilinear')"

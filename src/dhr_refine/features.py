@@ -56,7 +56,7 @@ def tokens_to_map(
     >>> tokens_to_map(torch.rand(2, 5 + 24 * 32, 384), grid=(24, 32), prefix=5).shape
     torch.Size([2, 384, 24, 32])
     """
-    check_tensor(tokens, "tokens", "(B, N, D)", ndim=3)
+    check_tensor(tokens, "tokens", "(B, N, D)", ndim=3, plain=False)
     count = tokens.shape[1]
     if prefix is not None:
         check_count(prefix, "prefix", 0)

@@ -14,11 +14,13 @@ from .checks import (
     check_filled,
     check_finite,
     check_ignore_index,
+    check_plain,
     check_same,
     check_tensor,
     describe,
     show_shapes,
 )
+from .compiled import eager
 
 Assign = Literal["area", "majority"]
 
@@ -36,6 +38,7 @@ class ClassCentroids(NamedTuple):
         return show_shapes(self)
 
 
+@eager
 def class_avg_pool(
     features: Tensor,
     mask: Tensor,
@@ -92,13 +95,14 @@ def class_avg_pool(
     >>> vectors[0].tolist(), counts[0].tolist()
     ([[2.0, 1.0], [3.0, 2.0], [0.0, 0.0]], [1.0, 0.5, 0.0])
     """
-    check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True)
+    check_tensor(features, "features", "(B, D, h, w)", ndim=4, floating=True, plain=False)
     labels = check_mask(mask, "mask", num_classes=num_classes, ignore_index=ignore_index)
     check_same(labels, "mask", features, "features")
     check_choice(assign, "assign", ("area", "majority"))
     check_filled(features, "features")
     check_filled(labels, "mask")
     check_data(features, "features")
+    check_plain(features, "features", graded=True)
     check_finite(features, "features")
     labels = torch.where(labels == ignore_index, num_classes, labels)
     with torch.autocast(device_type=features.device.type, enabled=False):
@@ -201,8 +205,8 @@ def count_labels(labels: Tensor, slots: int) -> Tensor:
     """(B, slots) float32 number of entries of labels (B, N) int64 that have each value ``0 .. slots - 1``."""
     # Whole counts in float32 are exact whatever the order of the additions: deterministic on every device.
     counts = torch.zeros(labels.shape[0], slots, dtype=torch.float32, device=labels.device)
-    if labels.device.type == "cpu" and not torch.compiler.is_compiling():
-        # Half the time; but an accelerator would wait for the largest label, and a compiler for the length.
+    if labels.device.type == "cpu":
+        # Half the time; but an accelerator would wait for the largest label.
         for image, own in zip(counts, labels):
             image.copy_(torch.bincount(own, minlength=slots))
         return counts

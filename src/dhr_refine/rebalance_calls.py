@@ -20,6 +20,7 @@ from .checks import (
     show,
     show_shapes,
 )
+from .compiled import eager, ordinary
 from .pooling import check_mask
 from .rebalance import (
     Context,
@@ -49,6 +50,8 @@ class Rebalanced(NamedTuple):
         return show_shapes(self)
 
 
+@eager
+@ordinary
 def uss_rebalance(
     features: Tensor,
     mask: Tensor,
@@ -119,11 +122,13 @@ def uss_rebalance(
         features, "features", mask, seed, num_classes, background, ignore_index, valid, recipe=recipe, reg=reg
     )
     check_magnitude(features, "features")
-    with torch.no_grad(), torch.autocast(device_type=features.device.type, enabled=False):
+    with torch.autocast(device_type=features.device.type, enabled=False):
         step = rebalance_uss(features, context, reg=reg, recipe=recipe)
         return Rebalanced(step.scores, step.centroids, step.present)
 
 
+@eager
+@ordinary
 def wss_rebalance(
     scores: Tensor,
     features: Tensor | Sequence[Tensor],
@@ -207,7 +212,7 @@ def wss_rebalance(
     )
     check_magnitude(scores, "scores")
     check_magnitude(uss_centroids, "uss_centroids")
-    with torch.no_grad(), torch.autocast(device_type=scores.device.type, enabled=False):
+    with torch.autocast(device_type=scores.device.type, enabled=False):
         groups = group_classes(similarity(uss_centroids.float()), tau, context, recipe)
         heat, centroids, present = compare_levels(levels, context, scores.shape[-2:], recipe)
         result = rebalance_wss(scores.float(), lambda: heat, context, groups, reg=reg, recipe=recipe)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from typing_extensions import Unpack
 
-from .compiled import eager
+from .compiled import eager, ordinary
 from .crops import Crops, enlarge, first_best, make_crops
 from .discriminant import ClassDiscriminant
 from .edges import Boundary
@@ -66,6 +66,7 @@ def refine_mask(
     images: Tensor | Sequence[Tensor] | None = None,
     **options: Unpack[RefineKeywords],
 ) -> list[Tensor]: ...
+@eager
 def refine_mask(
     cams: Tensor | Sequence[Tensor],
     masks: Tensor | Sequence[Tensor],
@@ -227,6 +228,7 @@ def refine_steps(
     images: Tensor | Sequence[Tensor] | None = None,
     **options: Unpack[RefineKeywords],
 ) -> RefineSteps[list[Tensor]]: ...
+@eager
 def refine_steps(
     cams: Tensor | Sequence[Tensor],
     masks: Tensor | Sequence[Tensor],
@@ -295,7 +297,7 @@ keep_unknown, mean, std, tau, reg, boundary, recipe, memory
     return _refine(request, options, keep=True)
 
 
-@eager
+@ordinary
 def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps[Any]:
     """Every group of images of one size goes through the step; results in the structure of the call."""
     groups = read_groups(request, needs_images=options.needs_images)
@@ -305,7 +307,7 @@ def _refine(request: Request, options: Options, *, keep: bool) -> RefineSteps[An
     for group in groups:
         batch = read_batch(group, options)
         evidence.append(batch.evidence)
-        with torch.no_grad(), torch.autocast(device_type=batch.base.device.type, enabled=False):
+        with torch.autocast(device_type=batch.base.device.type, enabled=False):
             steps = _refine_batch(batch, options, keep=keep)
         if structure == "batch":
             results[0] = steps

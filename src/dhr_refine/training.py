@@ -175,7 +175,7 @@ class View:
         ValueError, TypeError
             ``features`` of another rank or type, or empty; an unknown ``mode``; a ``size`` below 1.
         """
-        check_tensor(features, "features", "(D, h, w) or (1, D, h, w)", ndim=(3, 4))
+        check_tensor(features, "features", "(D, h, w) or (1, D, h, w)", ndim=(3, 4), plain=False)
         check_choice(mode, "mode", ("bilinear", "nearest"))
         check_filled(features, "features")
         if features.ndim == 4 and features.shape[0] != 1:
@@ -273,7 +273,7 @@ def has_labels(masks: Tensor, ignore_index: int = 255) -> Tensor:
     >>> loss.item()
     0.0
     """
-    check_tensor(masks, "masks", "(B, H, W)", ndim=3)
+    check_tensor(masks, "masks", "(B, H, W)", ndim=3, plain=False)
     check_ignore_index(ignore_index)
     return (exact_labels(masks) != ignore_index).flatten(1).any(dim=1)
 
@@ -336,7 +336,7 @@ def has_split_labels(masks: Tensor, *, background: int = 0, ignore_index: int = 
     >>> round(loss.item(), 4)
     0.5493
     """
-    check_tensor(masks, "masks", "(B, H, W)", ndim=3)
+    check_tensor(masks, "masks", "(B, H, W)", ndim=3, plain=False)
     check_ignore_index(ignore_index)
     if isinstance(background, bool) or not isinstance(background, Integral):
         raise TypeError(f"background must be an int, got {describe(background)}: pass the label, 0 mostly")

@@ -18,6 +18,7 @@ from ..checks import (
     raise_magnitude,
     show,
 )
+from ..compiled import eager, ordinary
 from .averaging import average, check_dilations
 from .weights import pamr_weights, par_weights, position_weights
 
@@ -26,7 +27,8 @@ _LARGEST = torch.finfo(torch.float32).max
 _LARGEST_COLOUR = 1e4
 
 
-@torch.no_grad()
+@eager
+@ordinary
 def pamr(
     images: Tensor,
     probs: Tensor,
@@ -97,7 +99,8 @@ def pamr(
     return average(pair, colours, pamr_weights, dilations=steps, iterations=iterations)
 
 
-@torch.no_grad()
+@eager
+@ordinary
 def par(
     images: Tensor,
     probs: Tensor,

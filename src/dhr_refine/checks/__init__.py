@@ -5,6 +5,7 @@
 """
 
 from .arguments import (
+    called,
     check_choice,
     check_count,
     check_data,
@@ -26,6 +27,7 @@ from .arguments import (
     read_ints,
     show,
     show_shapes,
+    unbound,
     way_to_finite,
     way_to_tensor,
 )
@@ -34,6 +36,7 @@ from .numbers import read_numbers
 
 __all__ = [
     "ImageProbs",
+    "called",
     "check_choice",
     "check_count",
     "check_data",
@@ -59,6 +62,7 @@ __all__ = [
     "read_numbers",
     "show",
     "show_shapes",
+    "unbound",
     "way_to_finite",
     "way_to_tensor",
 ]

@@ -15,6 +15,7 @@ from torch import Tensor
 
 # Numbers that are looked at together: they stay in a core's second cache.
 _PART = 2**17
+_PACKAGE = __name__.partition(".")[0]
 
 
 def describe(value: object) -> str:
@@ -42,12 +43,25 @@ def show_shapes(result: Any) -> str:
 
 
 def check_tensor(
-    value: object, name: str, shape: str, *, ndim: int | tuple[int, ...], floating: bool = False
+    value: object,
+    name: str,
+    shape: str,
+    *,
+    ndim: int | tuple[int, ...],
+    floating: bool = False,
+    plain: bool = True,
 ) -> Tensor:
-    """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name."""
+    """Return ``value`` if it is a tensor of the wanted rank (and kind), else raise with its name.
+
+    ``plain``: its numbers are read, so it must have some, and not be within a transform of torch.func.
+    """
     if not isinstance(value, Tensor):
         raise TypeError(
             f"{name} must be a torch.Tensor of shape {shape}, got {describe(value)}: {way_to_tensor(value)}"
+        )
+    if value.is_nested:
+        raise TypeError(
+            f"{name} must be a dense tensor, got a nested one: call {called()} on each of {name}.unbind()"
         )
     if value.layout != torch.strided:
         raise TypeError(f"{name} must be a dense tensor, got {value.layout}: call .to_dense() on it")
@@ -59,7 +73,14 @@ def check_tensor(
         raise ValueError(f"{name} must have shape {shape}, got {describe(value)}: {fix}")
     if floating and not value.is_floating_point():
         raise TypeError(f"{name} must be floating point, got {describe(value)}: call .float() on it")
+    if plain:
+        check_plain(value, name)
     return value
+
+
+def unbound(value: Any) -> Any:
+    """The parts of a nested tensor as the list that they are; anything else as it came."""
+    return list(value.unbind()) if isinstance(value, Tensor) and value.is_nested else value
 
 
 def _way_to_labels(value: Tensor) -> str:
@@ -113,17 +134,48 @@ def check_data(value: Tensor, name: str) -> None:
         raise TypeError(f"{name} is on the meta device, which holds no data: pass {name} of another device")
 
 
-def check_plain(value: Tensor, name: str) -> None:
-    """Raise for a tensor whose numbers nobody may see, within a transform of torch.func."""
+def check_plain(value: Tensor, name: str, *, graded: bool = False) -> None:
+    """Raise for a tensor whose numbers nobody may see, within a transform of torch.func or as a fake.
+
+    ``graded``: transforms that take gradients are allowed, where the numbers can be read.
+    """
     if torch.compiler.is_compiling():  # the compiler's own fakes become plain where it hands over
         return
     try:
-        value.data_ptr()
+        pointer = value.data_ptr()
     except RuntimeError:
+        if graded and _can_be_read(value):
+            return
         raise TypeError(
             f"{name} is within a transform such as torch.func.vmap or grad, without memory of its own: "
-            "call the function outside, on plain tensors with a batch axis"
+            f"call {called()} outside, on plain tensors with a batch axis"
         ) from None
+    if pointer == 0 and value.numel() > 0 and value.device.type == "cpu":
+        raise TypeError(
+            f"{name} is a tensor without numbers, of FakeTensorMode, torch.func.functionalize or the like: "
+            f"call {called()} outside, on plain tensors"
+        )
+
+
+def _can_be_read(value: Tensor) -> bool:
+    """Whether a transform lets the numbers be seen: grad and jvp do, vmap does not."""
+    try:
+        value.detach().flatten()[:1].sum().item()
+    except RuntimeError:
+        return False
+    return True
+
+
+def called() -> str:
+    """The name of the public function, method or class that the caller of this package called."""
+    frame, found = sys._getframe(1), sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if module.startswith(f"{_PACKAGE}.") and not module.startswith(f"{_PACKAGE}.compiled"):
+            found = frame
+        frame = frame.f_back
+    name = found.f_code.co_name
+    return name if name != "__init__" else type(found.f_locals["self"]).__name__
 
 
 def check_levels(

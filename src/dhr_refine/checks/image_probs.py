@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .arguments import check_finite, check_plain, check_same, check_tensor, describe, find_extent, show
+from .arguments import check_finite, check_same, check_tensor, describe, find_extent, show
 
 # Scores between this and 0 count as 0: what SEAM's scaling, (cam - 1e-5) / (max + 1e-5), makes of nothing, or
 # bicubic interpolation, which goes beyond hard masks by 0.23.
@@ -73,8 +73,6 @@ def check_pair(images: object, probs: object, *, channels: str = "3", volumes: b
         raise ValueError(
             "images and probs are on the meta device, which holds no numbers: make them on 'cpu'"
         )
-    check_plain(image_tensor, "images")
-    check_plain(prob_tensor, "probs")
     low, high = find_extent(prob_tensor)
     if not math.isfinite(low) or not math.isfinite(high):
         check_finite(prob_tensor, "probs")

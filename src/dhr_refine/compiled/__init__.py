@@ -9,6 +9,6 @@ have it in their name, or lie here or in a folder named so.
 """
 
 from .lookup import counterpart
-from .untraced import eager
+from .untraced import eager, ordinary
 
-__all__ = ["counterpart", "eager"]
+__all__ = ["counterpart", "eager", "ordinary"]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_choice, check_iterations, check_pair, check_range, describe
-from ..compiled import eager
+from ..compiled import eager, ordinary
 from .backends import BACKENDS, Backend, choose_backend, implementation
 from .geometry import LatticeParameters, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
@@ -22,7 +22,8 @@ from .volumes import check_volumes, refine_volumes
 _ITERATIONS, _COMPAT, _GAUSS_COMPAT = 10, 4, 3
 
 
-@torch.no_grad()
+@eager
+@ordinary
 def dense_crf(
     images: Tensor,
     probs: Tensor,
@@ -137,7 +138,7 @@ def dense_crf(
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
     check_range(min_prob, "min_prob", 0, 1)
     if lattice is None:
-        warn_of_grey_levels(pixels, parameters.srgb, stacklevel=4)  # no_grad wraps this function
+        warn_of_grey_levels(pixels, parameters.srgb, stacklevel=5)  # two decorators wrap this function
     elif not isinstance(lattice, DenseCRFLattice):
         raise TypeError(
             f"lattice must be a DenseCRFLattice, got {describe(lattice)}: "
@@ -160,7 +161,6 @@ def refine_checked(images: Tensor, probs: Tensor, lattice: DenseCRFLattice) -> T
     return _refine(Pixels(images, []), probs, lattice.parameters, "auto", lattice, 0.0, options)
 
 
-@eager
 def _refine(
     pixels: Pixels,
     probs: Tensor,

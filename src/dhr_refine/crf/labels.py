@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 
 from ..checks import check_data, check_ignore_index, check_tensor, describe, exact_labels, show
+from ..compiled import eager, ordinary
 
 
+@eager
+@ordinary
 def probs_from_labels(
     labels: Tensor, *, num_classes: int, gt_prob: float = 0.7, ignore_index: int = 255
 ) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..checks import check_image_shape, check_tensor, describe
-from ..compiled import eager
+from ..compiled import eager, ordinary
 from .backends import Backend, choose_backend, implementation
 from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
 from .images import Pixels, read_pixels, warn_of_grey_levels
@@ -72,6 +72,8 @@ class DenseCRFLattice:
     torch.Size([2, 20, 30])
     """
 
+    @eager
+    @ordinary
     def __init__(
         self,
         images: Tensor,
@@ -92,7 +94,7 @@ class DenseCRFLattice:
         pixels = read_pixels(images[None] if images.ndim == 3 else images)
         images = pixels.values
         self.parameters: LatticeParameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
-        warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=3)
+        warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=5)  # two decorators wrap this function
         self.backend: str = choose_backend(backend, images.device)
         if self.backend == "pydensecrf":
             raise ValueError(
@@ -104,7 +106,6 @@ class DenseCRFLattice:
         self.device: torch.device = images.device
         self._images, self._gaussian, self._bilateral = self._build(pixels)
 
-    @eager
     def _build(self, pixels: Pixels) -> tuple[Tensor, Any, Any]:
         """Copy of the images, and the kernels of positions and of both positions and colours."""
         images = pixels.values
@@ -116,9 +117,8 @@ class DenseCRFLattice:
             own.copy_(images)
         module = implementation(self.backend)
         gaussian = gaussian_lattice(self.backend, *self.shape[1:], self.parameters.gauss_sxy, images.device)
-        with torch.no_grad():
-            geometry = bilateral_geometry_of(pixels, self.parameters)
-            return own, gaussian, module.build_bilateral(geometry, own)
+        geometry = bilateral_geometry_of(pixels, self.parameters)
+        return own, gaussian, module.build_bilateral(geometry, own)
 
     @property
     def nbytes(self) -> int:

@@ -12,13 +12,12 @@ from ..checks import (
     check_data,
     check_filled,
     check_finite,
-    check_plain,
     check_tensor,
     describe,
     find_extent,
     raise_magnitude,
 )
-from ..compiled import eager
+from ..compiled import eager, ordinary
 from .backends import choose_backend, implementation
 from .geometry import feature_geometry
 from .images import read_channels
@@ -90,11 +89,12 @@ class PermutohedralLattice:
     (True, True)
     """
 
+    @eager
+    @ordinary
     def __init__(self, features: Tensor, *, backend: Literal["auto", "torch", "numba"] = "auto") -> None:
         """Build the lattice."""
         check_tensor(features, "features", _SHAPE, ndim=(3, 4, 5), floating=True)
         check_data(features, "features")
-        check_plain(features, "features")
         check_filled(features, "features")
         check_choice(backend, "backend", ("auto", "torch", "numba"))
         self.backend: str = choose_backend(backend, features.device)
@@ -102,8 +102,6 @@ class PermutohedralLattice:
         self.device: torch.device = features.device
         self._kernel = self._build(features)
 
-    @eager
-    @torch.no_grad()
     def _build(self, features: Tensor) -> Any:
         """The kernels of all batch entries."""
         flat = features.flatten(2, -2) if features.ndim > 3 else features[:, :, None]
@@ -128,6 +126,7 @@ class PermutohedralLattice:
         parts = self._kernel if isinstance(self._kernel, list) else [self._kernel]
         return sum(part.nbytes for part in parts)
 
+    @eager
     def filter(self, values: Tensor, *, normalization: Normalization = "symmetric") -> Tensor:
         r"""Filter values: gradients flow through, of any order, and in forward mode.
 
@@ -154,7 +153,6 @@ class PermutohedralLattice:
             numba, numbers beyond float32.
         """
         check_tensor(values, "values", _SHAPE.replace("d,", "C,"), ndim=len(self.shape), floating=True)
-        check_plain(values, "values")
         check_choice(normalization, "normalization", NORMALIZATIONS)
         if values.shape[0] != self.shape[0] or values.shape[2:] != self.shape[2:]:
             raise ValueError(
@@ -179,7 +177,6 @@ class PermutohedralLattice:
         return f"PermutohedralLattice({size}, backend={self.backend!r}, device={str(self.device)!r})"
 
 
-@eager
 def filter_values(lattice: PermutohedralLattice, values: Tensor, normalization: Normalization) -> Tensor:
     """:meth:`PermutohedralLattice.filter` of checked values."""
     with torch.autocast(values.device.type, enabled=False):

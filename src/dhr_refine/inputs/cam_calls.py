@@ -12,11 +12,11 @@ from ..checks import (
     check_data,
     check_filled,
     check_finite,
-    check_plain,
     check_same,
     check_tensor,
     raise_magnitude,
     read_ints,
+    unbound,
 )
 from ..edges import names_of_tools
 from .batch import gather_cams
@@ -62,6 +62,7 @@ class CamGroup(NamedTuple):
 
 def read_cam_groups(call: CamCall, form: CamForm) -> Iterator[CamGroup]:
     """Check a batch or one image, which gives one group, or lists, which come image by image."""
+    call = CamCall(*map(unbound, call))
     cams = call.cams
     if not isinstance(cams, Sequence) or isinstance(cams, (str, bytes)):
         lists = "" if isinstance(cams, Tensor) else ", or a list of (C, h, w)"
@@ -96,7 +97,6 @@ def _read(call: CamCall, names: Names, form: CamForm) -> CamGroup:
     if 0 in cams.shape[-2:]:  # CAMs of the tags alone have no channel where there is no tag
         check_filled(cams, name, batched=batched)
     check_data(cams, name)
-    check_plain(cams, name)
     images, size = _read_images(call, cams, names, form)
     cams = cams if batched else cams[None]
     entries = read_entries(call.labels, names, beside="cams")
@@ -136,7 +136,6 @@ def _read_images(
     check_filled(images, name, batched=batched)
     check_same(images, name, cams, names.of("cams"), batched=batched)
     check_data(images, name)
-    check_plain(images, name)
     images = images if batched else images[None]
     last = images.dtype == torch.uint8 and images.shape[1] != 3 and images.shape[-1] == 3
     own = tuple(images.shape[1:3] if last else images.shape[2:])

@@ -12,9 +12,9 @@ from ..checks import (
     check_data,
     check_filled,
     check_magnitude,
-    check_plain,
     check_same,
     check_tensor,
+    unbound,
 )
 from ..pooling import check_mask, count_labels
 from .boxes import BoxFormat, mark_inside, read_boxes
@@ -47,6 +47,7 @@ def read_examples(features: Any, masks: Any, labels: Any, boxes: Any, form: Form
     ``labels`` None: the classes that the masks carry. Waits for the device twice for each result, three times
     without tags.
     """
+    features, masks = unbound(features), unbound(masks)
     if isinstance(masks, Sequence) and not isinstance(masks, (str, bytes)):
         names = Names("list", list(range(len(masks))))
         entries = read_entries(labels, names)
@@ -77,7 +78,6 @@ def _read(
     for tensor, of in ((features, name), (masks, mask_name)):
         check_filled(tensor, of, batched=batched)
         check_data(tensor, of)
-        check_plain(tensor, of)
     check_same(masks, mask_name, features, name, batched=batched)
     features = features if batched else features[None]
     masks = masks if batched else masks[None]

@@ -12,10 +12,10 @@ from ..checks import (
     check_data,
     check_filled,
     check_levels,
-    check_plain,
     check_same,
     check_tensor,
     describe,
+    unbound,
 )
 from ..edges import names_of_tools
 from .names import Names, check_entries
@@ -49,6 +49,7 @@ class Group(NamedTuple):
 
 def read_groups(request: Request, *, needs_images: bool) -> list[Group]:
     """Check the shapes of a call and split it into groups of images of one size."""
+    request = Request(*map(unbound, request))
     masks = request.masks
     if isinstance(masks, Sequence) and len(masks) == 0:
         raise TypeError("masks must hold at least one mask, got an empty list: pass a list of (H, W)")
@@ -83,13 +84,11 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
         if argument != "cams" or 0 in tensor.shape[-2:]:
             check_filled(tensor, name, batched=batched)
         check_same(tensor, name, masks, mask_name, batched=batched)
-        check_plain(tensor, name)
         return tensor if batched else tensor[None]
 
     masks = check_tensor(request.masks, mask_name, names.shape("H", "W"), ndim=2 + batched)
     check_filled(masks, mask_name, batched=batched)
     check_data(masks, mask_name)
-    check_plain(masks, mask_name)
     if masks.dtype == torch.bool or masks.is_complex():
         raise TypeError(f"{mask_name} must hold labels, got {describe(masks)}: call .long() on it")
     cams = check(request.cams, "cams", "C", "h", "w", floating=True)
@@ -99,7 +98,6 @@ def _check(request: Request, labels: list[Entry] | None, names: Names, needs_ima
     for position, level in enumerate(levels):
         name = wss_name if isinstance(request.wss, Tensor) else f"{wss_name}[{position}]"
         check_same(level, name, masks, mask_name, batched=batched)
-        check_plain(level, name)
     images = request.images
     if images is not None:
         images = check(images, "images", "3", "H", "W", floating=False)

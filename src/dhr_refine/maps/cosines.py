@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..compiled import counterpart, eager
+from ..compiled import counterpart
 from .resizing import between, resize
 
 # A vector shorter than this has no direction; cosines do not depend on the scale of features otherwise.
@@ -27,7 +27,6 @@ class Compared(NamedTuple):
     cosine: Tensor  # (B, C, h, w) float32
 
 
-@eager
 def compare(features: Tensor, weights: Tensor, grid: torch.Size | None = None) -> Compared:
     """Pool checked features (B, D, h, w) and compare every cell with every class average.
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from ..checks import check_choice, check_count, check_positive, check_range, describe
+from ..compiled import eager, ordinary
 from ..discriminant import ClassDiscriminant, recall, standardise
 from ..files.regular import show_name
 from ..inputs import Background, BoxFormat, Examples, Form, GivenBoxes, Labels, pad, read_examples
@@ -93,6 +94,7 @@ class ClassMemory:
     ClassMemory(3 classes, dim 8, 24 images, 3 classes known)
     """
 
+    @ordinary
     def __init__(
         self,
         num_classes: int,
@@ -161,6 +163,8 @@ class ClassMemory:
         """
         return self._with(self._sums.copy(device))
 
+    @eager
+    @ordinary
     def update(
         self,
         uss_features: Tensor | Sequence[Tensor],
@@ -206,7 +210,7 @@ class ClassMemory:
         if discriminant is not None:
             _check_alike(self, discriminant, "known")
         for examples in read_examples(uss_features, masks, labels, boxes, form):
-            with torch.no_grad(), torch.autocast(device_type=self.device.type, enabled=False):
+            with torch.autocast(device_type=self.device.type, enabled=False):
                 self._add(examples, discriminant)
 
     def _add(self, examples: Examples, known: ClassDiscriminant | None) -> None:
@@ -229,6 +233,8 @@ class ClassMemory:
         self._sums.add(tokens, weights, examples.ids, self._slots, decay=self.decay)
         self._solved = None
 
+    @eager
+    @ordinary
     def merge(self, other: ClassMemory) -> None:
         """Add the images of another memory, of the same data set and features.
 
@@ -276,6 +282,8 @@ class ClassMemory:
                 torch.distributed.all_reduce(tensor, group=group)
         return self._with(sums)
 
+    @eager
+    @ordinary
     def solve(self) -> ClassDiscriminant:
         """Class means and covariance from the sums; kept until the memory changes.
 
@@ -299,7 +307,7 @@ class ClassMemory:
         operations. The host waits for the device twice.
         """
         if self._solved is None:
-            with torch.no_grad(), torch.autocast(device_type=self.device.type, enabled=False):
+            with torch.autocast(device_type=self.device.type, enabled=False):
                 self._solved = solve_sums(
                     self._sums,
                     self._slots,

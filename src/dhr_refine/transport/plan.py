@@ -14,12 +14,12 @@ from ..checks import (
     check_choice,
     check_count,
     check_data,
-    check_plain,
     check_positive,
     check_tensor,
     show_shapes,
     way_to_finite,
 )
+from ..compiled import eager
 from .marginals import class_masses, pixel_masses
 from .solver import LARGEST_RANGE, Method, check_class_penalty, check_reg, extent_of, solve
 
@@ -55,6 +55,7 @@ class TransportPlan(_TransportPlan):
         return f"{show_shapes(self)} by {self.solver}"
 
 
+@eager
 def sinkhorn_ot(
     scores: Tensor,
     *,
@@ -176,7 +177,6 @@ def sinkhorn_ot(
     pixels = pixel_masses(scores, flat, pixel_mass, valid)
     classes = class_masses(flat, class_mass, valid)
     check_data(scores, "scores")
-    check_plain(scores, "scores")
     _refuse_forward_mode(scores, pixel_mass, class_mass)
 
     if flat.numel() == 0:
@@ -201,7 +201,7 @@ def sinkhorn_ot(
                 f"sinkhorn_ot did not reach tol={tol:g} in {int(max_iter)} passes (residual "
                 f"{float(residual.max()):.2g}): raise max_iter, tol or reg",
                 ConvergenceWarning,
-                stacklevel=2,
+                stacklevel=3,  # eager wraps this function
             )
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from ..checks import check_positive, check_range, find_extent
-from ..compiled import eager
 from .gradients import differentiable_shares
 from .lean import compiled_for, run_compiled
 from .newton import EASY_RANGE, newton
@@ -55,7 +54,6 @@ def check_class_penalty(class_penalty: float | None) -> None:
         check_range(class_penalty, "class_penalty", LEAST_PENALTY, math.inf)
 
 
-@eager
 def extent_of(scores: Tensor) -> tuple[float, float]:
     """Smallest and largest score; NaN or infinite where any score is (waits for the device)."""
     compiled = compiled_for(scores)
@@ -64,7 +62,6 @@ def extent_of(scores: Tensor) -> tuple[float, float]:
     return find_extent(scores)
 
 
-@eager
 def solve(
     scores: Tensor,
     pixels: Tensor | None,
