@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .checks import (
+    check_data,
     check_filled,
     check_levels,
     check_magnitude,
@@ -196,6 +197,7 @@ def wss_rebalance(
     recipe = Recipe() if recipe is None else recipe
     check_tensor(scores, "scores", "(B, C, h, w)", ndim=4, floating=True)
     check_tensor(uss_centroids, "uss_centroids", "(B, C, D)", ndim=3, floating=True)
+    check_data(scores, "scores")
     check_range(tau, "tau", -1.0, 1.0)
     if uss_centroids.shape[:2] != scores.shape[:2]:
         raise ValueError(

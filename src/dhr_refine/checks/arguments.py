@@ -142,19 +142,25 @@ def check_plain(value: Tensor, name: str, *, graded: bool = False) -> None:
     if torch.compiler.is_compiling():  # the compiler's own fakes become plain where it hands over
         return
     try:
-        pointer = value.data_ptr()
-    except RuntimeError:
+        without = value.device.type == "cpu" and value.numel() > 0 and _has_no_place(value)
+        value.data_ptr() if not without else None
+    except (RuntimeError, NotImplementedError):
         if graded and _can_be_read(value):
             return
         raise TypeError(
             f"{name} is within a transform such as torch.func.vmap or grad, without memory of its own: "
             f"call {called()} outside, on plain tensors with a batch axis"
         ) from None
-    if pointer == 0 and value.numel() > 0 and value.device.type == "cpu":
+    if without:
         raise TypeError(
             f"{name} is a tensor without numbers, of FakeTensorMode, torch.func.functionalize or the like: "
             f"call {called()} outside, on plain tensors"
         )
+
+
+def _has_no_place(value: Tensor) -> bool:
+    """Whether a tensor of the host has no memory there: a fake, or wrapped by torch.func.functionalize."""
+    return value.untyped_storage().device.type == "meta" or value.data_ptr() == 0
 
 
 def _can_be_read(value: Tensor) -> bool:

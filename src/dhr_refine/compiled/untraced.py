@@ -21,12 +21,17 @@ _REASON = (
 def eager(function: F) -> F:
     """Keep torch.compile out of a public function: it knows neither machine code of numba nor its threads."""
 
+    uncompiled: Any = None
+
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
         # Not as a decorator: torch.compiler.disable imports the compiler, which takes seconds.
-        if "torch._dynamo" in sys.modules:
-            return _uncompiled(function)(*args, **kwargs)
-        return function(*args, **kwargs)
+        nonlocal uncompiled
+        if "torch._dynamo" not in sys.modules:
+            return function(*args, **kwargs)
+        if uncompiled is None:
+            uncompiled = torch.compiler.disable(function)
+        return uncompiled(*args, **kwargs)
 
     # What the compiler looks for before it reads a function: the graph ends here, not somewhere in a check.
     run._torchdynamo_disable = True  # type: ignore[attr-defined]
@@ -34,18 +39,15 @@ def eager(function: F) -> F:
     return run  # pyright: ignore[reportReturnType]
 
 
-@functools.cache
-def _uncompiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    return torch.compiler.disable(function)
-
-
 def ordinary(function: F) -> F:
     """Results are ordinary tensors without gradients, also in ``torch.inference_mode`` and of subclasses."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
-        # Leaving inference mode turns gradients on.
-        with torch._C.DisableTorchFunctionSubclass(), torch.inference_mode(False), torch.no_grad():
+        # Leaving inference mode turns gradients on. Within a transform of torch.func, what is made of plain
+        # tensors stays plain.
+        plain, apart = torch._C.DisableTorchFunctionSubclass(), torch._C._DisableFuncTorch()
+        with plain, apart, torch.inference_mode(False), torch.no_grad():
             return function(*args, **kwargs)
 
     return run  # pyright: ignore[reportReturnType]

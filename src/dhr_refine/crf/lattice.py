@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..checks import check_image_shape, check_tensor, describe
+from ..checks import check_data, check_image_shape, check_tensor, describe
 from ..compiled import eager, ordinary
 from .backends import Backend, choose_backend, implementation
 from .geometry import Geometry, LatticeParameters, bilateral_geometry, gaussian_geometry, read_parameters
@@ -90,6 +90,7 @@ class DenseCRFLattice:
                 "lattices of volumes are not kept, call dense_crf without lattice"
             )
         check_tensor(images, "images", "(B, C, H, W) or (C, H, W)", ndim=(3, 4))
+        check_data(images, "images")
         check_image_shape(images, "C")
         pixels = read_pixels(images[None] if images.ndim == 3 else images)
         images = pixels.values

@@ -147,7 +147,7 @@ def build(
     (table,) = scratch.take("table", ((len(corners) << bits) * len(words), np.int64))
     table.fill(0)
     copies, table, bits = embed(
-        corners, height, width, given, image.reshape(-1), columns, rows, colours, geometry.strides,
+        corners, height, width, given, np.ravel(image), columns, rows, colours, geometry.strides,
         geometry.origin, geometry.phantom_keys(pixels), table, bits, id_bits, words, _WINDOW,
         offsets, weights, bases, frontiers,
     )  # fmt: skip
