@@ -17,7 +17,7 @@ import matplotlib.pyplot as plt
 import torch
 import torch.nn.functional as F
 
-from dhr_refine import base_mask, refine_mask, viz
+from dhr_refine import viz
 from dhr_refine.datasets.photos import PHOTOS
 from dhr_refine.pretrained import Classifier, VisionTransformer
 from dhr_refine.training import View, has_labels
@@ -42,24 +42,29 @@ print(tags.int().tolist(), boxes)
 # %%
 # What the networks of the codebase give
 # --------------------------------------
-# CAMs (B, C, h, w), two levels of the classifier's features, and USS features of the same crops.
+# CAMs (B, C, h, w) and two levels of the classifier's features.
 
 classifier = Classifier.load()
 transformer = VisionTransformer.load()
 outputs = [classifier(crop, list(classes.values())) for crop in images]
 cams = torch.stack([output.cams for output in outputs])
 wss = [torch.cat(level) for level in zip(*(output.features for output in outputs))]
-uss = torch.cat([transformer(crop) for crop in images])
-context = {"labels": tags, "boxes": boxes, "box_format": "xyxy"}
-base = base_mask(cams, images=images, background=0.45, refine="crf", **context)
-print("cams", tuple(cams.shape), " wss", [tuple(level.shape) for level in wss], " uss", tuple(uss.shape))
+print("cams", tuple(cams.shape), " wss", [tuple(level.shape) for level in wss])
 
 # %%
 # The five lines
 # --------------
-# Between the base mask and the segmentation loss:
+# Before the segmentation loss. The fourth is there already where the codebase makes a mask of its own.
 
+from dhr_refine import base_mask, refine_mask
+
+uss = torch.cat([transformer(crop) for crop in images])
+context = {"labels": tags, "boxes": boxes, "box_format": "xyxy"}
+base = base_mask(cams, images=images, background=0.45, refine="crf", **context)
 masks = refine_mask(cams, base, uss, wss, images, **context)
+
+# %%
+# The masks go where the base masks went:
 
 logits = torch.randn(2, 1 + len(classes), 448, 448)  # your decoder's output
 loss = F.cross_entropy(logits, masks, ignore_index=255)
@@ -112,5 +117,5 @@ nothing = torch.full_like(masks[:1], 255)
 print("has labels:", has_labels(masks).tolist(), has_labels(nothing).tolist())
 
 # %%
-# "Recipes for real codebases" in the documentation has the lines for ToCo, AFA, DuPL, SEAM, IRN, MCTformer
-# and others.
+# "Recipes for real codebases" in the documentation has the lines for ToCo, SeCo, MoRe, WeCLIP, ExCEL, S2C, IRN,
+# CLIP-ES and others.

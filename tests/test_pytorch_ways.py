@@ -106,7 +106,7 @@ def test_plain_tensors_within_a_transform():
 
     expected = dhr_refine.refine_mask(CAMS, MASKS, USS, WSS, IMAGES, labels=TAGS)
     shares = torch.bincount(expected.flatten(), minlength=9) / expected.numel()
-    torch.testing.assert_close(grad(loss)(weights), shares)
+    torch.testing.assert_close(grad(loss)(weights), shares, rtol=1e-3, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", sorted(set(CALLS) - MOVES - FLAGS))
