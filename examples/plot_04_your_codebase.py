@@ -117,5 +117,5 @@ nothing = torch.full_like(masks[:1], 255)
 print("has labels:", has_labels(masks).tolist(), has_labels(nothing).tolist())
 
 # %%
-# "Recipes for real codebases" in the documentation has the lines for ToCo, SeCo, MoRe, WeCLIP, ExCEL, S2C, IRN,
-# CLIP-ES and others.
+# "Recipes for real codebases" in the documentation has the lines for ToCo, SeCo, MoRe, WeCLIP, ExCEL, S2C,
+# IRN, CLIP-ES and others.
