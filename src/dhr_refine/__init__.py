@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from . import files as files
     from . import folders as folders
     from . import metrics as metrics
+    from . import propagation as propagation
     from . import pydensecrf as pydensecrf
     from . import viz as viz
     from .api import *  # noqa: F403
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     __all__ += api.__all__
 
 # Of use by name after ``import dhr_refine``, each imported when it is first asked for.
-_MODULES = ("files", "folders", "metrics", "pydensecrf", "viz")
+_MODULES = ("files", "folders", "metrics", "propagation", "pydensecrf", "viz")
 
 if not TYPE_CHECKING:  # to type checkers, a name that is none of these is an error
 

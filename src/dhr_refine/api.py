@@ -9,6 +9,7 @@ from .features import capture_layers, tokens_to_map
 from .files import Cams, read_cams
 from .memory import ClassMemory
 from .pooling import ClassCentroids, class_avg_pool
+from .propagation import random_walk
 from .rebalance_calls import Rebalanced, uss_rebalance, wss_rebalance
 from .recipe import Recipe
 from .refine import RefineSteps, refine_mask, refine_steps
@@ -38,6 +39,7 @@ __all__ = [
     "pamr",
     "par",
     "probs_from_labels",
+    "random_walk",
     "read_cams",
     "refine_mask",
     "refine_steps",

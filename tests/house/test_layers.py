@@ -27,7 +27,7 @@ LAYERS = {
         ("errors", "checks", "compiled"),
         ("label_names", "maps", "palettes", "tables"),
         ("features", "training", "metrics", "files"),  # what stands beside the step
-        ("discriminant", "pooling", "transport"),
+        ("discriminant", "pooling", "propagation", "transport"),
         ("recipe",),
         ("crf", "adaptive"),
         ("edges",),

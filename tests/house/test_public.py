@@ -26,6 +26,7 @@ MODULES = (
     "files",
     "folders",
     "metrics",
+    "propagation",
     "pydensecrf",
     "pydensecrf.densecrf",
     "pydensecrf.utils",
