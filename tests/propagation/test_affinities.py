@@ -63,13 +63,17 @@ def test_features_are_compared_pair_by_pair(grid, radius, likeness):
     weights = reference.feature_weights(features.numpy(), radius, 2.5, likeness)
     affinity = feature_affinity(features, radius=radius, beta=2.5, likeness=likeness)
     check(affinity, reference.transition(weights), cams, 64)
-    assert affinity.steps == 64
+    usual, steps = (16, 16) if likeness == "cosine" else (8, 64)
+    defaults = feature_affinity(features, radius=radius, likeness=likeness)
+    asked = feature_affinity(features, radius=radius, likeness=likeness, beta=usual)
+    assert torch.equal(defaults.matrix(), asked.matrix())
+    assert defaults.steps == affinity.steps == steps
 
 
 def test_a_radius_beyond_the_image_is_no_radius():
     features, cams = torch.randn(2, 6, 4, 5), torch.rand(2, 3, 4, 5)
     near, all_pairs = feature_affinity(features, radius=9), feature_affinity(features)
-    torch.testing.assert_close(near.matrix(), all_pairs.matrix())
+    torch.testing.assert_close(near.matrix(), all_pairs.matrix(), atol=1e-6, rtol=0)
     torch.testing.assert_close(random_walk(cams, near), random_walk(cams, all_pairs), atol=1e-6, rtol=0)
 
 

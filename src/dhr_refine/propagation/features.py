@@ -24,6 +24,8 @@ from .limits import check_bytes
 from .neighbours import average_neighbours, check_radius, half_of_neighbours, shifted
 
 Likeness = Literal["cosine", "exponential"]
+# Exponent and steps of each.
+_DEFAULTS: dict[str, tuple[float, int]] = {"cosine": (16, 16), "exponential": (8, 2**6)}
 
 
 @eager
@@ -32,7 +34,7 @@ def feature_affinity(
     features: Tensor,
     *,
     radius: float | None = None,
-    beta: float = 8,
+    beta: float | None = None,
     likeness: Likeness = "cosine",
 ) -> Affinity:
     """Make an affinity of a feature map, of a ViT without labels (USS) say, or of AffinityNet (PSA, SEAM).
@@ -44,9 +46,9 @@ def feature_affinity(
     radius : float, optional
         Cells nearer than this are neighbours; 5 in PSA and SEAM. Default: every cell of the image is one of
         every other, which takes u v times u v numbers an image.
-    beta : float, default 8
-        Exponent of the likeness. 8 is that of PSA and SEAM, and was chosen for cosines as well (docs,
-        Propagation).
+    beta : float, optional
+        Exponent of the likeness, above 0. Default: 16 for cosines, our choice on real masks (docs,
+        Propagation); 8 for "exponential", that of PSA and SEAM.
     likeness : {"cosine", "exponential"}
         "cosine" (default): ReLU(cos) of two vectors. "exponential": exp(-mean over channels of the absolute
         difference), as AffinityNet has it.
@@ -54,7 +56,8 @@ def feature_affinity(
     Returns
     -------
     Affinity
-        For :func:`random_walk`, which takes 2**6 steps of it unless told otherwise, as PSA and SEAM do.
+        For :func:`random_walk`, which takes 16 steps of it unless told otherwise, chosen with ``beta``; 2**6
+        with "exponential", as SEAM does.
 
     Raises
     ------
@@ -83,8 +86,10 @@ def feature_affinity(
     """
     check_tensor(features, "features", "(B, D, u, v) or (D, u, v)", ndim=(3, 4), floating=True)
     check_filled(features, "features", batched=features.ndim == 4)
+    check_choice(likeness, "likeness", tuple(_DEFAULTS))
+    usual, steps = _DEFAULTS[likeness]
+    beta = usual if beta is None else beta
     check_positive(beta, "beta")
-    check_choice(likeness, "likeness", ("cosine", "exponential"))
     maps = features if features.ndim == 4 else features[None]
     grid = (maps.shape[2], maps.shape[3])
     cells = grid[0] * grid[1]
@@ -100,11 +105,12 @@ def feature_affinity(
         if likeness == "cosine":
             maps = F.normalize(maps, dim=1, eps=LEAST_NORM)
         if radius is None:
-            return _of_all_cells(maps, beta, likeness)
+            averages, sums = _average_all(maps, beta, likeness)
+            return Affinity(grid, steps, averages, sums, find_spread(sums))
         ways = half_of_neighbours(radius, grid)
         weights = [_compare(shifted(maps, way), shifted(maps, way, way), likeness, beta) for way in ways]
         averages, sums = average_neighbours(weights, ways, maps[:, 0])
-    return Affinity(grid, 2**6, averages, sums, find_spread(sums))
+    return Affinity(grid, steps, averages, sums, find_spread(sums))
 
 
 def _all_pairs(maps: Tensor) -> str:
@@ -118,8 +124,8 @@ def _compare(one: Tensor, other: Tensor, likeness: Likeness, beta: float) -> Ten
     return torch.exp(-beta * (one - other).abs().mean(1))
 
 
-def _of_all_cells(maps: Tensor, beta: float, likeness: Likeness) -> Affinity:
-    grid = (maps.shape[2], maps.shape[3])
+def _average_all(maps: Tensor, beta: float, likeness: Likeness) -> tuple[Dense, Tensor]:
+    """Averages over all cells, and the sums (B, N) of each cell's weights."""
     vectors = maps.flatten(2)
     if likeness == "cosine":
         weights = (vectors.mT @ vectors).clamp_(0.0, 1.0).pow_(beta)
@@ -129,4 +135,4 @@ def _of_all_cells(maps: Tensor, beta: float, likeness: Likeness) -> Affinity:
     weights = weights.double()
     weights.diagonal(dim1=1, dim2=2).fill_(1.0)
     sums = weights.sum(1)
-    return Affinity(grid, 2**6, Dense(weights / sums[:, None]), sums, find_spread(sums))
+    return Dense(weights / sums[:, None]), sums

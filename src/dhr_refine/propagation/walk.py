@@ -65,8 +65,8 @@ def random_walk(
         Of the same images, of :func:`edge_affinity`, :func:`pairwise_affinity`, :func:`attention_affinity` or
         :func:`feature_affinity`. For a list of CAMs a list of affinities of one image each.
     steps : int, optional
-        Steps of the walk, 0 or more. Default: those of the affinity, 2**8 for edges, 2**6 for pairs and
-        features, 2 for attention. ``exp_times`` or ``logt`` of t in others' code are 2**t steps.
+        Steps of the walk, 0 or more. Default: those of the affinity, 2**8 for edges, 2**6 for pairs, 2 for
+        attention, 16 for USS features. ``exp_times`` or ``logt`` of t in others' code are 2**t steps.
     within : float in [0, 1], optional
         Only what lies in the bounding boxes of connected cells above this share of a map's maximum enters the
         walk: 0.4 in CLIP-ES. Default: everything.
