@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from dhr_refine import random_walk
 from dhr_refine.propagation import (
     attention_affinity,
+    averages,
     edge_affinity,
     feature_affinity,
     limits,
@@ -294,6 +295,16 @@ def test_inputs_are_not_changed_and_not_followed():
         assert not walked.requires_grad
     for one, kept in zip((edges, features, matrix, layers), before, strict=True):
         assert torch.equal(one.detach(), kept)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_both_ways_to_average_few_neighbours_are_one(fast, monkeypatch):
+    monkeypatch.setattr(averages, "_has_fast_products", lambda values: fast)
+    edges, cams = torch.rand(2, 6, 7), torch.rand(2, 3, 6, 7)
+    walked = random_walk(cams, edge_affinity(edges, gate=False))
+    for one, own, result in zip(edges, cams, walked, strict=True):
+        matrix = reference.transition(reference.edge_weights(one.double().numpy(), 5, 10))
+        np.testing.assert_allclose(result, reference.walk(own.numpy(), matrix, 256), atol=1e-6)
 
 
 def test_types_devices_and_settings(device, dtype):

@@ -186,6 +186,14 @@ def test_gradients_pass_gates_boxes_and_sizes():
     assert torch.autograd.gradcheck(lambda cams: random_walk(cams, affinity, within=0.6), (cams,))
 
 
+def test_an_affinity_of_inference_mode_serves_training():
+    edges, cams = torch.rand(3, 4), torch.rand(2, 3, 4, dtype=torch.float64, requires_grad=True)
+    with torch.inference_mode():
+        affinity = edge_affinity(edges)
+    assert torch.autograd.gradcheck(lambda cams: random_walk(cams, affinity), (cams,))
+    assert torch.autograd.gradgradcheck(lambda cams: random_walk(cams, affinity), (cams,))
+
+
 def test_modes_and_settings_of_the_caller():
     edges, cams = torch.rand(2, 4, 5), torch.rand(2, 3, 4, 5)
     kept = edges.clone(), cams.clone()

@@ -5,6 +5,7 @@ In float64: hundreds of float32 averages add up what rounding does to each to 1e
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import torch
@@ -52,20 +53,17 @@ class Sparse:
     starts: Tensor  # (B N,) where each bag starts
     images: int
     count: int  # N
+    rows: Tensor | None = None  # (B N, B N) the same compressed, where its products are faster
 
     @classmethod
     def of_one_pattern(cls, weights: Tensor, cells: Tensor, sizes: Tensor) -> Sparse:
         """From weights (B, m) for the same ``cells`` (m,) of every image, in bags of these ``sizes`` (N,)."""
         images, count = weights.shape[0], len(sizes)
         image = torch.arange(images, device=weights.device)[:, None]
-        starts = sizes.cumsum(0) - sizes
-        return cls(
-            weights.flatten(),
-            (image * count + cells).flatten(),
-            (image * len(cells) + starts).flatten(),
-            images,
-            count,
-        )
+        starts = (image * len(cells) + sizes.cumsum(0) - sizes).flatten()
+        values, places = weights.flatten(), (image * count + cells).flatten()
+        rows = _compress(values, places, starts) if _has_fast_products(values) else None
+        return cls(values, places, starts, images, count, rows)
 
     def enter(self, maps: Tensor) -> Tensor:
         """Maps (B, C, N) as they are averaged: (B N, C)."""
@@ -73,7 +71,8 @@ class Sparse:
 
     def average(self, maps: Tensor) -> Tensor:
         """One average of the maps."""
-        # As fast on a CPU as the product with a compressed sparse matrix, and on every device without one.
+        if self.rows is not None:
+            return self.rows @ maps
         return F.embedding_bag(self.cells, maps, self.starts, mode="sum", per_sample_weights=self.weights)
 
     def leave(self, maps: Tensor) -> Tensor:
@@ -90,3 +89,19 @@ class Sparse:
 
 
 Averages = Dense | Sparse
+
+
+def _has_fast_products(values: Tensor) -> bool:
+    """Whether products with compressed rows are those of MKL: four times as fast as bags in float64."""
+    return values.device.type == "cpu" and torch.backends.mkl.is_available()
+
+
+def _compress(values: Tensor, places: Tensor, starts: Tensor) -> Tensor:
+    ends = torch.cat((starts, starts.new_full((1,), len(places))))
+    with warnings.catch_warnings():
+        # "Sparse CSR tensor support is in beta state", once in a process.
+        warnings.simplefilter("ignore", UserWarning)
+        # MKL takes indices of 32 bits as they are.
+        return torch.sparse_csr_tensor(
+            ends.int(), places.int(), values, (len(starts), len(starts)), check_invariants=False
+        )

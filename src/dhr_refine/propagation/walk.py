@@ -143,7 +143,7 @@ def _walk_images(
         if within is not None:
             maps = maps * inside_boxes(maps.detach(), within)
         if affinity.source is not None:
-            maps = maps * affinity.source[:, None]
+            maps = maps * _usable(affinity.source)[:, None]
         walked = _Walk.apply(maps.flatten(2), affinity, affinity.steps if steps is None else int(steps))
         return walked.unflatten(2, affinity.grid).to(cams.dtype)
 
@@ -180,6 +180,11 @@ def _bring_to(maps: Tensor, grid: tuple[int, int]) -> Tensor:
     return resize(maps, grid, aligned=False)
 
 
+def _usable(maps: Tensor) -> Tensor:
+    """Maps that autograd may keep: those of an affinity that was made in inference mode it may not."""
+    return maps.clone() if maps.is_inference() else maps
+
+
 class _Walk(torch.autograd.Function):
     """Steps of a walk of maps (B, C, N): linear, and its own adjoint but for the sums of the weights."""
 
@@ -200,5 +205,5 @@ class _Walk(torch.autograd.Function):
         affinity, steps = ctx.walk
         if affinity.sums is None:
             return _Walk.apply(grads[0], affinity, steps), None, None
-        sums = affinity.sums[:, None]
+        sums = _usable(affinity.sums)[:, None]
         return _Walk.apply(grads[0] / sums, affinity, steps) * sums, None, None
