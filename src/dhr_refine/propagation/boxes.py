@@ -18,7 +18,7 @@ def inside_boxes(maps: Tensor, share: float) -> Tensor:
     Cells that touch at a corner are connected. A map with no score above 0 has no box. The host waits.
     """
     top = maps.amax(dim=(2, 3), keepdim=True)
-    high = ((maps > share * top) & (top > 0)).cpu().numpy()
+    high = (maps > share * top).cpu().numpy()
     inside = np.zeros(high.shape, dtype=bool)
     for place in np.ndindex(high.shape[:2]):
         regions: Any = scipy.ndimage.label(high[place], _EIGHT)
