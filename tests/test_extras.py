@@ -83,8 +83,11 @@ def test_everything_else_works_without_pot_and_scipy():
         dhr_refine.sinkhorn_ot(cams[None])
         metrics.scores_of(metrics.image_counts(mask, base, num_classes=3))
         viz.overlay_mask(image, mask)
+        affinity = dhr_refine.propagation.feature_affinity(features)
+        dhr_refine.random_walk(cams, affinity)
         for call, name in (
             (lambda: dhr_refine.sinkhorn_ot(cams[None], method="pot"), "method='pot' needs ot"),
+            (lambda: dhr_refine.random_walk(cams, affinity, within=0.4), "random_walk(within=...) needs"),
             (lambda: metrics.inter_class_share(mask), "inter_class_share needs scipy.ndimage"),
         ):
             try:

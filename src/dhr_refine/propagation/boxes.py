@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-import scipy.ndimage
 import torch
 from torch import Tensor
+
+from ..extras import import_optional
 
 _EIGHT = np.ones((3, 3), dtype=bool)
 
@@ -20,8 +19,9 @@ def inside_boxes(maps: Tensor, share: float) -> Tensor:
     top = maps.amax(dim=(2, 3), keepdim=True)
     high = (maps > share * top).cpu().numpy()
     inside = np.zeros(high.shape, dtype=bool)
+    ndimage = import_optional("scipy.ndimage", by="random_walk(within=...)")
     for place in np.ndindex(high.shape[:2]):
-        regions: Any = scipy.ndimage.label(high[place], _EIGHT)
-        for box in scipy.ndimage.find_objects(regions[0]):
+        regions, _ = ndimage.label(high[place], _EIGHT)
+        for box in ndimage.find_objects(regions):
             inside[place][box] = True
     return torch.from_numpy(inside).to(maps)

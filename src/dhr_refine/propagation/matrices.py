@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
-import scipy.sparse
 import torch
 from torch import Tensor
 
@@ -73,7 +73,7 @@ def pairwise_affinity(matrix: Any, *, grid: tuple[int, int], beta: float = 8) ->
     tensor([[[0.6000, 0.6000, 0.1000]]])
     """
     check_positive(beta, "beta")
-    if scipy.sparse.issparse(matrix) or (isinstance(matrix, Tensor) and matrix.layout != torch.strided):
+    if _is_sparse(matrix):
         averages, sums = _read_sparse(matrix, grid, beta)
         return Affinity(_sides(grid), 2**6, averages, sums, find_spread(sums))
     check_tensor(matrix, "matrix", "(B, N, N) or (N, N)", ndim=(2, 3), floating=True)
@@ -200,6 +200,13 @@ def _keep_isolated(weights: Tensor, sums: Tensor) -> Tensor:
     alone = sums <= 0
     weights.diagonal(dim1=1, dim2=2).masked_fill_(alone, 1.0)
     return torch.where(alone, 1.0, sums)
+
+
+def _is_sparse(matrix: Any) -> bool:
+    if isinstance(matrix, Tensor):
+        return matrix.layout != torch.strided
+    scipy_sparse = sys.modules.get("scipy.sparse")  # who has such a matrix has imported it
+    return scipy_sparse is not None and scipy_sparse.issparse(matrix)
 
 
 def _read_sparse(matrix: Any, grid: Any, beta: float) -> tuple[Averages, Tensor]:
