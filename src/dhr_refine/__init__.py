@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     __all__ += api.__all__
 
 # Of use by name after ``import dhr_refine``, each imported when it is first asked for.
-_MODULES = ("files", "folders", "metrics", "propagation", "pydensecrf", "viz")
+_MODULES = ("files", "folders", "metrics", "propagation", "pydensecrf", "sam", "viz")
 
 if not TYPE_CHECKING:  # to type checkers, a name that is none of these is an error
 

@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from .checks import check_ignore_index, check_positive, check_range, describe, read_numbers, show
 from .compiled import eager, ordinary
 from .crops import first_best
-from .edges import Boundary, Edges, check_boundary, is_named
+from .edges import Boundary, Edges, Place, check_boundary, needs_images
 from .inputs import (
     IMAGENET_MEAN,
     IMAGENET_STD,
@@ -34,8 +34,8 @@ _LEAST = 1e-12
 # CAMs that were divided by their maximum in half precision.
 _MOST = 1.001
 
-Decide = Callable[[Tensor, Tensor | None, list[int]], Tensor]
-"""From CAMs in [0, 1] (b, k, h, w), images, and which of the call's these are, to (b, h, w).
+Decide = Callable[[Tensor, Tensor | None, list[Place]], Tensor]
+"""From CAMs in [0, 1] (b, k, h, w), images, and where in the call's these are, to (b, h, w).
 
 0 is background, 1..k are tags, k + 1 is unknown.
 """
@@ -152,7 +152,7 @@ def base_mask(
     else:
         check_range(background, "background", 0.0, 1.0)
 
-    def decide(scores: Tensor, own: Tensor | None, where: list[int]) -> Tensor:
+    def decide(scores: Tensor, own: Tensor | None, places: list[Place]) -> Tensor:
         empty = scores.new_full((len(scores), 1, *scores.shape[2:]), 0.0)
         if isinstance(background, str):
             empty += (1.0 - scores.amax(dim=1, keepdim=True)).clamp_min(0.0) ** alpha
@@ -161,7 +161,7 @@ def base_mask(
         probs = torch.cat((empty, scores), dim=1)
         if normalise:
             probs = probs / probs.sum(dim=1, keepdim=True).clamp_min(_LEAST)
-        return first_best(Edges(refine, own, "refine")(probs))[1]
+        return first_best(Edges(refine, own, "refine", places)(probs))[1]
 
     form = _form(box_format, ignore_index, mean, std, refine)
     return _make(CamCall(cams, labels, images, size, boxes), form, decide, normalise=normalise, cut=True)
@@ -265,7 +265,7 @@ def two_threshold_mask(
             raise ValueError(f"low must be at most high, got {show(least)} and {show(most)}: exchange them")
     check_range(scale, "scale", 1e-6, 1.0)
 
-    def decide(scores: Tensor, own: Tensor | None, where: list[int]) -> Tensor:
+    def decide(scores: Tensor, own: Tensor | None, places: list[Place]) -> Tensor:
         full = scores.shape[-2:]
         if refine is not None:
             small = (max(1, int(full[0] * scale)), max(1, int(full[1] * scale)))
@@ -273,10 +273,10 @@ def two_threshold_mask(
             if own is not None and small != full:
                 own = resize(own.float(), small, aligned=False)
                 own = own if refine == "par" else own.round_().byte()
-        edges = Edges(refine, own, "refine")
+        edges = Edges(refine, own, "refine", places)
         winners = []
         for thresholds in (highs, lows):
-            empty = scores.new_tensor([thresholds[image] for image in where])[:, None, None, None]
+            empty = scores.new_tensor([thresholds[place.image] for place in places])[:, None, None, None]
             maps = torch.cat((empty.expand_as(scores[:, :1]), scores), dim=1)
             if refine is not None:
                 maps = resize(edges(maps.softmax(dim=1)), full, aligned=False)
@@ -318,7 +318,7 @@ def _form(
 ) -> CamForm:
     check_ignore_index(ignore_index)
     check_boundary(refine, "refine")
-    return CamForm(box_format, ignore_index, mean, std, is_named(refine))
+    return CamForm(box_format, ignore_index, mean, std, needs_images(refine))
 
 
 @ordinary
@@ -372,7 +372,9 @@ def _fill(group: CamGroup, decide: Decide, *, normalise: bool, cut: bool) -> Ten
                 top = seen.amax(dim=(2, 3), keepdim=True).clamp_min(_LEAST)
                 scores = (scores / top).clamp_max(1.0)  # outside a box there may be more
             own = None if group.images is None else _cut(group.images[rows], boxes)
-            local = decide(scores, own, [group.names.where[row] for row in rows])
+            full = (whole[3], whole[2])
+            places = [Place(group.names.where[row], full, box) for row, box in zip(rows, boxes)]
+            local = decide(scores, own, places)
         for row, winner, (x0, y0, x1, y1) in zip(rows, local, boxes):
             table = [0, *group.labels[row], group.ignore_index]
             values = torch.tensor(table, device=result.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .edges import Boundary, Edges
+from .edges import Boundary, Edges, Place
 from .inputs import Batch
 from .maps import resize
 from .recipe import Recipe
@@ -31,7 +31,9 @@ class Crops:
             images = self.cut(batch.images[self.index])
         self.boundary = boundary
         # The seed and the result share what the tool builds for the images.
-        self.edges = Edges(boundary, images, "boundary")
+        where, size = batch.evidence.names.where, (self.full[0], self.full[1])
+        places = [Place(where[row], size, box) for row, box in zip(rows, self.boxes)]
+        self.edges = Edges(boundary, images, "boundary", places)
 
     def take(self, maps: Tensor) -> Tensor:
         """Pick the images out of a batch."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal, cast, get_args
+from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple, Protocol, cast, get_args, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -25,6 +25,31 @@ _NAMES = get_args(BoundaryName)
 _LOCAL = {"pamr": pamr, "par": par}
 
 
+class Place(NamedTuple):
+    """What a boundary tool works on: a crop of one of the caller's images."""
+
+    image: int
+    """Position of the image in the caller's batch or lists."""
+    size: tuple[int, int]
+    """(H, W) of the image."""
+    box: tuple[int, int, int, int]
+    """x0, y0, x1, y1 of the crop, ends exclusive."""
+
+
+@runtime_checkable
+class PlacedTool(Protocol):
+    """A boundary tool that holds something of its own for each image, its segments, say."""
+
+    @property
+    def needs_images(self) -> bool:
+        """Whether it cannot do without images."""
+        ...
+
+    def at(self, places: Sequence[Place]) -> Callable[[Tensor | None, Tensor], Tensor]:
+        """The callable for crops of one size."""
+        ...
+
+
 def names_of_tools() -> str:
     """The names, for errors: 'crf', 'pamr' or 'par'."""
     return f"{', '.join(map(repr, _NAMES[:-1]))} or {_NAMES[-1]!r}"
@@ -39,15 +64,22 @@ def check_boundary(value: object, argument: str) -> None:
 
 
 def is_named(value: object) -> bool:
-    """Whether a boundary tool is one of the library's own, which cannot do without images."""
+    """Whether a boundary tool is one of the library's own."""
     return isinstance(value, str) and value in _NAMES
+
+
+def needs_images(value: object) -> bool:
+    """Whether a boundary tool cannot do without images."""
+    return value.needs_images if isinstance(value, PlacedTool) else is_named(value)
 
 
 class Edges:
     """A boundary tool for images of one size: the CRF's lattice is built once for all calls."""
 
-    def __init__(self, tool: Boundary, images: Tensor | None, argument: str):
-        """Take the images (b, 3, h, w) uint8, and what the caller calls the tool."""
+    def __init__(self, tool: Boundary, images: Tensor | None, argument: str, places: Sequence[Place] = ()):
+        """Take the images (b, 3, h, w) uint8, what the caller calls the tool, and where the images are."""
+        if isinstance(tool, PlacedTool):
+            tool = tool.at(places)
         self.tool: Boundary = tool
         self.images: Tensor | None = images
         self.argument: str = argument

@@ -38,6 +38,7 @@ LAYERS = {
         ("refine",),
         ("viz",),
         ("datasets", "pretrained"),
+        ("sam",),
         ("folders",),
         ("api",),
         ("__init__",),  # the package's own names

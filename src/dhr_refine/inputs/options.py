@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from ..checks import check_choice, check_ignore_index, check_range, describe
 from ..discriminant import ClassDiscriminant
-from ..edges import Boundary, check_boundary, is_named
+from ..edges import Boundary, check_boundary, needs_images
 from ..recipe import Recipe
 from ..transport.solver import check_reg
 from .boxes import BoxFormat
@@ -37,7 +37,7 @@ class Options(NamedTuple):
     @property
     def needs_images(self) -> bool:
         """Whether the boundary tool cannot do without images."""
-        return is_named(self.boundary)
+        return needs_images(self.boundary)
 
 
 def read_options(
