@@ -59,7 +59,14 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
     step.add_argument(
         "--tau", type=number(-1, 1), default=0.8, help="cosine above which classes are alike (0.8)"
     )
-    step.add_argument("--boundary", choices=BOUNDARIES, default="crf", help="boundary tool (%(default)s)")
+    step.add_argument(
+        "--boundary",
+        type=_boundary,
+        default="crf",
+        metavar="TOOL",
+        help=f"boundary tool: {', '.join(BOUNDARIES)}, or sam:DIR for crf and then votes of the segments of each "
+        "image in a folder (%(default)s)",
+    )
     step.add_argument(
         "--memory",
         metavar="auto|FILE",
@@ -78,6 +85,12 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="where to keep another copy of the memory that --memory auto learns",
     )
+
+
+def _boundary(text: str) -> str:
+    if text in BOUNDARIES or text.startswith("sam:"):
+        return text
+    raise argparse.ArgumentTypeError(f"must be {', '.join(BOUNDARIES)} or sam:DIR, got {text[:50]!r}")
 
 
 def run(arguments: argparse.Namespace) -> int:

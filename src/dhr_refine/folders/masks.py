@@ -40,7 +40,7 @@ def refine_folder(
     cam_background: CamBackground | None = None,
     base_score: float | Literal["power"] = 0.2,
     alpha: float = 1.0,
-    boundary: Boundary = "crf",
+    boundary: Boundary | str = "crf",
     recipe: Recipe | Literal["default", "paper", "released"] = "default",
     tau: float = 0.8,
     reg: float = 0.1,
@@ -92,8 +92,10 @@ def refine_folder(
         What number 0 means in CAM files, as in :func:`read_cams`. Default: found out by looking at many.
     base_score, alpha : float
         Background score of base masks made here, and the exponent if it is "power".
-    boundary : {"crf", "pamr", "par"}, None or callable
-        Boundary tool, as in :func:`refine_mask`.
+    boundary : {"crf", "pamr", "par"}, None, callable or "sam:DIR"
+        Boundary tool, as in :func:`refine_mask`. "sam:DIR": the CRF, then votes of the segments of each image
+        (:func:`dhr_refine.sam.segment_voting`) in a folder, which has a file for each image or a folder of
+        masks (:func:`dhr_refine.sam.read_segments`); base masks made here get the CRF alone.
     recipe : Recipe, or "default", "paper", "released"
         Choices of the step.
     tau, reg : float

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from ..checks import check_choice, check_count, check_positive, check_range
 from ..datasets.classes import Background, ClassSet, class_set
-from ..edges import Boundary, check_boundary
+from ..edges import Boundary, PlacedTool, check_boundary
 from ..errors import UsageError, reading, usage, writing
 from ..files.writing import write_atomic
 from ..memory import ClassMemory
@@ -25,6 +25,8 @@ from .work.sources import CamBackground
 
 BASE = "base"
 """Folder beside the masks for the base masks that a run made."""
+SEGMENTS = "sam:"
+"""What a boundary tool begins with that is the CRF and votes of the segments of a folder."""
 USS = "uss"
 """Folder for the USS features that a network made."""
 RECIPES = {"default": Recipe, "paper": Recipe.paper, "released": Recipe.released}
@@ -114,7 +116,7 @@ def plan_masks(
     cam_background: CamBackground | None = None,
     base_score: float | Literal["power"] = 0.2,
     alpha: float = 1.0,
-    boundary: Boundary = "crf",
+    boundary: Boundary | str = "crf",
     recipe: Recipe | Literal["default", "paper", "released"] = "default",
     tau: float = 0.8,
     reg: float = 0.1,
@@ -133,6 +135,7 @@ def plan_masks(
     settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
     check_score(base_score, alpha)
+    boundary, segments = _read_boundary(boundary)
     _check_step(tau, reg, rounds, boundary, recipe)
     _check_features(uss, uss_model, wss, wss_model)
     sources = settings.sources(
@@ -144,6 +147,7 @@ def plan_masks(
         tags=tags,
         cam_background=cam_background,
         allow_pickle=allow_pickle,
+        segments=segments,
     )
     task = RefineTask(
         sources,
@@ -158,6 +162,21 @@ def plan_masks(
     )
     base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
     return MaskPlan(task, base, MemoryWish(memory, rounds, save_memory), run)
+
+
+def _read_boundary(boundary: Boundary | str) -> tuple[Any, str | None]:
+    """The boundary tool, and the folder of segments that vote after it."""
+    if isinstance(boundary, str) and boundary.startswith(SEGMENTS):
+        folder = boundary.removeprefix(SEGMENTS)
+        if not folder:
+            raise UsageError(f"boundary (--boundary) {boundary!r} names no folder: pass sam:DIR")
+        return "crf", folder
+    if isinstance(boundary, PlacedTool):
+        raise UsageError(
+            "boundary cannot be segment_voting, which holds the segments of one call: pass 'sam:DIR' with a "
+            "folder of segments"
+        )
+    return boundary, None
 
 
 def _check_features(uss: object, uss_model: object, wss: object, wss_model: object) -> None:

@@ -82,11 +82,12 @@ class Settings:
         masks: PathLike | None = None,
         uss: PathLike | None = None,
         wss: PathLike | Sequence[PathLike] = (),
+        segments: PathLike | None = None,
     ) -> Sources:
         """The folders that are read; a UsageError if results would be written among what is read."""
         if cam_background is not None:
             check_choice(cam_background, "cam_background", ("first", "none"))
-        given = {"cams": cams, "masks": masks, "uss": uss}
+        given = {"cams": cams, "masks": masks, "uss": uss, "segments": segments}
         paths = {name: own_path(path) for name, path in given.items() if path is not None}
         levels = [wss] if isinstance(wss, (str, os.PathLike)) else [*wss]
         for name, path in {"images": own_path(images), **paths}.items():
@@ -103,6 +104,7 @@ class Settings:
             ignore_index=self.ignore_index,
             cam_background=cam_background,
             allow_pickle=allow_pickle,
+            segments=paths.get("segments"),
         )
         for name, files in sources.files().items():
             for place in files.places:  # where a data set keeps them

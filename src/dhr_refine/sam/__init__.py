@@ -8,13 +8,14 @@
 
 from .models import refine_with_sam
 from .prompts import SamPrompts, cam_peaks, sam_prompts
-from .reading import read_segments
+from .reading import SegmentIndex, read_segments
 from .segments import Segments, as_segments
 from .vote import sam_vote
 from .voting import SegmentVoting, segment_voting
 
 __all__ = [
     "SamPrompts",
+    "SegmentIndex",
     "SegmentVoting",
     "Segments",
     "as_segments",

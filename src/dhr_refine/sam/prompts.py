@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy import ndimage
 from torch import Tensor
 
 from ..checks import check_count, check_filled, check_finite, check_positive, check_range, check_tensor
 from ..inputs import Background, BoxFormat
 from .masks import Form, Masked, is_single, read_masks
 
+# SciPy is imported where it is used: all else here does without it.
 _NEIGHBOURS = np.ones((3, 3), bool)  # of a region, corners among them
 
 
@@ -119,6 +119,8 @@ def sam_prompts(
 
 def find_regions(image: Masked, min_pixels: int) -> tuple[list[int], Tensor]:
     """Local class of each connected region but those of the background, and the regions (N, H, W) bool."""
+    from scipy import ndimage
+
     local = image.local.cpu().numpy()
     numbers, regions = [], []
     for number in range(len(image.classes)):
@@ -168,6 +170,8 @@ def make_prompts(
 
 def _distances(region: np.ndarray) -> np.ndarray:
     """Distance of each pixel of a region to the nearest one outside, as far as the image goes."""
+    from scipy import ndimage
+
     if region.all():
         return np.ones(region.shape)  # nothing is outside: all pixels are equally deep
     return ndimage.distance_transform_edt(region)  # pyright: ignore
@@ -244,6 +248,8 @@ def cam_peaks(cams: Tensor, *, threshold: float = 0.5, distance: int = 20) -> li
 
 
 def _peaks(cam: np.ndarray, threshold: float, distance: int) -> Tensor:
+    from scipy import ndimage
+
     width = cam.shape[1]
     highest = ndimage.maximum_filter(cam, size=2 * distance + 1, mode="nearest")
     peaks = np.flatnonzero((cam == highest) & (cam > 0) & ((cam > threshold) | (cam == cam.max())))

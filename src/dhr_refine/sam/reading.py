@@ -7,10 +7,12 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 import numpy as np
 from torch import Tensor
 
+from ..datasets.index import FileIndex
 from ..datasets.texts import read_text
 from ..errors import UserError
 from ..files.contents import read_arrays
@@ -70,6 +72,41 @@ def read_segments(path: str | os.PathLike[str]) -> Segments:
         raise UserError(f"{show_name(path)} cannot be read ({_reason(error)}): {_FIX}") from error
     except (ValueError, TypeError) as error:
         raise UserError(f"{show_name(path)} holds no segments ({shorten(error)}): {_FIX}") from error
+
+
+class SegmentIndex:
+    """Finds the segments of an image in a folder: a file of its id, or else a folder of that name.
+
+    Raises
+    ------
+    UserError
+        The folder is none or cannot be read.
+    """
+
+    def __init__(self, folder: Path):
+        """Look at the folder, once."""
+        self.files = FileIndex(folder, SUFFIXES)
+        self.places = (folder,)
+        self._folders = {
+            normalize("NFC", path.name): path for path in folder.iterdir() if path.is_dir()
+        }
+
+    def __getitem__(self, key: str) -> Path:
+        """The file or folder of an image; a UserError if there is none."""
+        if key in self.files:
+            return self.files[key]
+        found = self._folders.get(normalize("NFC", key))
+        if found is None:
+            wanted = ", ".join(SUFFIXES)
+            raise UserError(
+                f"{show_name(self.places[0])} has no segments of image {key}: add {key} with one of {wanted}, or "
+                "a folder of that name"
+            )
+        return found
+
+    def __len__(self) -> int:
+        """Number of files and folders."""
+        return len(self.files) + len(self._folders)
 
 
 def _read_folder(folder: Path) -> Segments:

@@ -163,19 +163,20 @@ def _check_room(entries: int, name: str) -> None:
 
 
 def _plain(value: Tensor | np.ndarray, name: str) -> np.ndarray:
+    came = describe(value)
     if isinstance(value, Tensor):
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
-            raise TypeError(f"{name} must hold whole numbers, got {describe(value)}: pass a plain tensor")
+            raise TypeError(f"{name} must hold whole numbers, got {came}: pass a plain tensor")
         value = value.detach().cpu()
         value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
     if value.dtype.kind not in "biuf":
-        raise TypeError(f"{name} must hold whole numbers, got {describe(value)}: pass masks or a label map")
+        raise TypeError(f"{name} must hold whole numbers, got {came}: pass masks or a label map")
     if value.ndim not in (2, 3) or 0 in value.shape[-2:]:
         raise ValueError(
-            f"{name} must be masks (M, H, W) or a label map (H, W), got {describe(value)}: pass one of them"
+            f"{name} must be masks (M, H, W) or a label map (H, W), got {came}: pass one of them"
         )
     if value.dtype.kind == "f" and not np.array_equal(value, np.rint(value)):
-        raise ValueError(f"{name} holds fractions or NaN, got {describe(value)}: threshold it first")
+        raise ValueError(f"{name} holds fractions or NaN, got {came}: threshold it first")
     return value
 
 

@@ -17,6 +17,7 @@ from ...memory import ClassMemory
 from ...pretrained import Extractor, load_extractor
 from ...recipe import Recipe
 from ...refine import refine_mask, refine_steps
+from ...sam import Segments, segment_voting
 from .outputs import Outputs, Result
 from .sources import Sources
 
@@ -30,13 +31,15 @@ class Maps(NamedTuple):
     mask: Tensor
     uss: Tensor | None
     wss: list[Tensor]
+    segments: Segments | None = None
 
 
 @dataclass(frozen=True)
 class RefineTask:
     """Refining the base mask of each image, as ``refine_mask`` does.
 
-    Without WSS features the USS features stand in for them. An image without tags keeps its base mask.
+    Without WSS features the USS features stand in for them. An image without tags keeps its base mask. With
+    segments these vote after the boundary tool.
     """
 
     sources: Sources
@@ -86,7 +89,8 @@ class Refiner:
         if not tags:
             return Maps(image, tags, cams, mask, None, [])
         uss = None if self.task.uss_model else sources.uss_of(key)
-        return Maps(image, tags, cams, mask, uss, sources.wss_of(key))
+        segments = None if sources.segments is None else sources.segments_of(key, size)
+        return Maps(image, tags, cams, mask, uss, sources.wss_of(key), segments)
 
     def work(self, items: Sequence[Maps]) -> list[Result]:
         """Refine the masks."""
@@ -115,13 +119,16 @@ class Refiner:
             [[level.to(device) for level in item.wss] for item in items],
             [item.image.to(device) for item in items],
         ]
+        boundary = task.boundary
+        if task.sources.segments is not None:
+            boundary = segment_voting([item.segments for item in items], tool=boundary)
         options: dict[str, Any] = {
             "labels": torch.stack([self._multi_hot(item.tags) for item in items]),
             "background": task.sources.classes.background,
             "ignore_index": task.sources.ignore_index,
             "tau": task.tau,
             "reg": task.reg,
-            "boundary": task.boundary,
+            "boundary": boundary,
             "recipe": task.recipe,
             "memory": self.memory,
         }

@@ -20,6 +20,7 @@ from ...files.cams import Cams, read_told
 from ...files.contents import read_safely
 from ...files.masks import read_mask
 from ...files.pictures import read_picture
+from ...sam import SegmentIndex, Segments, read_segments
 
 CamBackground = Literal["first", "none"]
 
@@ -38,6 +39,7 @@ class Sources:
     ignore_index: int = 255
     cam_background: CamBackground | None = None
     allow_pickle: bool = False
+    segments: Path | None = None
 
     def image(self, key: str) -> Tensor:
         """(3, H, W) uint8."""
@@ -119,13 +121,25 @@ class Sources:
         levels = (read_levels(files[key], allow_pickle=self.allow_pickle) for files in self.wss_files)
         return [level.float() for part in levels for level in part]
 
-    def files(self) -> dict[str, FileIndex]:
+    def segments_of(self, key: str, size: tuple[int, ...]) -> Segments:
+        """The segments of an image of a size (H, W)."""
+        path = self.segment_files[key]
+        segments = read_segments(path)
+        if segments.size != size:
+            raise UserError(
+                f"{path} has segments of {segments.size} but the image is {size} (H, W): make them of the image "
+                "at its own size"
+            )
+        return segments
+
+    def files(self) -> dict[str, FileIndex | SegmentIndex]:
         """The files of every folder that is given, by what they are; a UsageError if a folder has none."""
         with usage():
-            found = {"images": self.image_files}
+            found: dict[str, FileIndex | SegmentIndex] = {"images": self.image_files}
             found |= {} if self.cams is None else {"cams": self.cam_files}
             found |= {} if self.masks is None else {"masks": self.mask_files}
             found |= {} if self.uss is None else {"uss": self.uss_files}
+            found |= {} if self.segments is None else {"segments": self.segment_files}
             return found | {f"wss {number}": files for number, files in enumerate(self.wss_files)}
 
     @cached_property
@@ -149,6 +163,13 @@ class Sources:
     def uss_files(self) -> FileIndex:
         """Files of USS features."""
         return _index(self.uss, ARRAYS, "--uss")
+
+    @cached_property
+    def segment_files(self) -> SegmentIndex:
+        """Files and folders of segments."""
+        if self.segments is None or not self.segments.is_dir():
+            raise UserError(f"{self.segments} is no folder: pass --boundary sam:DIR with the folder of segments")
+        return SegmentIndex(self.segments)
 
     @cached_property
     def wss_files(self) -> list[FileIndex]:
