@@ -71,7 +71,7 @@ def read_segments(path: str | os.PathLike[str]) -> Segments:
     except OSError as error:
         raise UserError(f"{show_name(path)} cannot be read ({_reason(error)}): {_FIX}") from error
     except (ValueError, TypeError) as error:
-        raise UserError(f"{show_name(path)} holds no segments ({shorten(error)}): {_FIX}") from error
+        raise UserError(f"{show_name(path)} holds no segments ({error}): {_FIX}") from error
 
 
 class SegmentIndex:
@@ -124,7 +124,7 @@ def _read_folder(folder: Path) -> Segments:
             raise UserError(f"{error}; or name the file itself if it is a label map") from error
         return own.pixels.numpy(), own.size
 
-    return join_segments(map(read, files), show_name(folder))
+    return join_segments(map(read, files), "segments")
 
 
 def _read_json(path: Path) -> Any:
