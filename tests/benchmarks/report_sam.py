@@ -14,21 +14,23 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-sys.path[:0] = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2] / "examples")]
-import benchmark_quality
-from places import shared_folder
-from quality.evaluation import Row
-from quality.figures import markdown, summarise
-from quality.samples import Sample, prepare
 from skimage.measure import label
 from skimage.segmentation import felzenszwalb, slic
+from torch import Tensor
 
 from dhr_refine import refine_steps
 from dhr_refine.datasets.cache import Cache
 from dhr_refine.metrics import ImageCounts, image_counts
 from dhr_refine.sam import Segments, as_segments, sam_vote
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
+
+import benchmark_quality
+from places import shared_folder
+from quality.evaluation import Row
+from quality.figures import markdown, summarise
+from quality.samples import Sample, prepare
 
 LABELS = (0, 8, 10, 12, 13, 15, 17)
 BEFORE = ("DHR", "final")
@@ -55,7 +57,9 @@ def steps_of(sample: Sample, cache: Cache) -> dict[str, Tensor]:
         return {name: array.numpy() for name, array in arrays.items()}
 
     made_from = (sample.image, sample.cams, sample.base, sample.uss, *sample.wss, sample.tags)
-    return {name: torch.from_numpy(array) for name, array in cache("steps", sample.key, made_from, make).items()}
+    return {
+        name: torch.from_numpy(array) for name, array in cache("steps", sample.key, made_from, make).items()
+    }
 
 
 def segments_of(sample: Sample, cache: Cache) -> dict[str, Segments]:
@@ -69,7 +73,9 @@ def segments_of(sample: Sample, cache: Cache) -> dict[str, Segments]:
         regions = label(np.where(truth == 255, 0, truth + 1), connectivity=2)
         cut = np.where(regions > 0, regions * (maps["slic100"].max() + 1) + maps["slic100"], 0)
         parts = np.unique(cut, return_inverse=True)[1].reshape(cut.shape) if (cut == 0).any() else cut
-        return {name: made.astype(np.int32) for name, made in {**maps, "regions": regions, "parts": parts}.items()}
+        return {
+            name: made.astype(np.int32) for name, made in {**maps, "regions": regions, "parts": parts}.items()
+        }
 
     arrays = cache("segments", sample.key, (sample.image, sample.target), make)
     return {name: as_segments(array) for name, array in arrays.items()}

@@ -131,7 +131,7 @@ def test_what_is_no_folder_of_segments_is_refused_before_the_work(data, tmp_path
 
 
 def test_results_are_not_written_among_the_segments(data):
-    with pytest.raises(UsageError, match="out .* would be written to the folder of segments"):
+    with pytest.raises(UsageError, match=r"out .* would be written to the folder of segments"):
         refine_folder(data.images, out=data.root.parent / "segments", **options(data))
 
 

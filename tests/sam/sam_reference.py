@@ -39,7 +39,9 @@ def decode(counts: list[int], size: tuple[int, int]) -> np.ndarray:
     return np.array(flat).reshape(size[1], size[0]).T
 
 
-def vote(labels: np.ndarray, probs: np.ndarray, masks: np.ndarray, power: float, own: float) -> np.ndarray:
+def vote(
+    labels: np.ndarray, probs: np.ndarray, masks: np.ndarray, power: int = 2, own: float = 0.1
+) -> np.ndarray:
     """Numbers of the classes (H, W) by votes of masks (M, H, W); ``labels`` K takes no part and stays."""
     count = len(probs)
     known = labels < count

@@ -1,4 +1,4 @@
-"""SAM and SAM 2 of transformers with random weights, small enough for tests; real weights load the same way."""
+"""SAM and SAM 2 of transformers with random weights, small enough for tests."""
 
 from __future__ import annotations
 
@@ -51,9 +51,7 @@ def make_sam(seed: int = 0) -> Loaded:
         },
     )  # fmt: skip
     processor = transformers.SamProcessor(
-        transformers.SamImageProcessor(
-            size={"longest_edge": 64}, pad_size={"height": 64, "width": 64}
-        )
+        transformers.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
     )
     return Loaded(transformers.SamModel(config).eval(), processor)
 

@@ -42,9 +42,7 @@ def by_hand(loaded, image, mask, rounds):
     for label, region in zip(first.labels.tolist(), first.regions):
         for _ in range(rounds):
             # Of a result in several pieces all make one prompt, which sam_prompts would part.
-            prompts = make_prompts(
-                region[None], gamma=4.0, strength=30.0, mask_size=16, stretch=not padded
-            )
+            prompts = make_prompts(region[None], gamma=4.0, strength=30.0, mask_size=16, stretch=not padded)
             with torch.no_grad():
                 output = loaded.model(
                     pixel_values=inputs["pixel_values"],

@@ -71,7 +71,12 @@ def test_batches_lists_steps_boxes_and_tags():
     one, two = draw(1), draw(1).flip(0)
     both = torch.stack([one, two])
     wanted = [sam_prompts(one), sam_prompts(two)]
-    for calls in (sam_prompts(both), sam_prompts([one, two]), sam_prompts(both.byte()), sam_prompts(both.float())):
+    for calls in (
+        sam_prompts(both),
+        sam_prompts([one, two]),
+        sam_prompts(both.byte()),
+        sam_prompts(both.float()),
+    ):
         for got, expected in zip(calls, wanted, strict=True):
             assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
     tagged = sam_prompts(one, labels=[2])

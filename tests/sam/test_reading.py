@@ -15,7 +15,7 @@ from dhr_refine.errors import UserError
 from dhr_refine.sam import SegmentIndex, as_segments, read_segments
 
 LABELS = np.array([[0, 1, 1, 3], [2, 1, 0, 3]])
-STACK = np.stack([LABELS == label for label in (1, 2, 3)])
+STACK = np.stack([label == LABELS for label in (1, 2, 3)])
 
 
 def run_lengths():
@@ -69,7 +69,10 @@ def save_object(path):
 BROKEN = {
     "missing": (lambda folder: folder / "a.png", "a.png cannot be read"),
     "json": (lambda folder: put(folder / "a.json", b"[{"), "a.json is no JSON"),
-    "no segments": (lambda folder: put(folder / "a.json", b'["a"]'), r"a.json holds no segments \(segments\[0\]"),
+    "no segments": (
+        lambda folder: put(folder / "a.json", b'["a"]'),
+        r"a.json holds no segments \(segments\[0\]",
+    ),
     "no list": (lambda folder: put(folder / "a.json", b"3"), "a.json holds no segments"),
     "empty list": (lambda folder: put(folder / "a.json", b"[]"), "pass a label map"),
     "empty folder": (lambda folder: folder, "has no PNG: pass a label map, masks, or a list"),

@@ -70,5 +70,7 @@ def test_texts_are_those_of_pycocotools(mask):
     ],
 )
 def test_damaged_run_lengths_are_refused(rle, text):
-    with pytest.raises(ValueError, match=r"^segments\[3\] must be a mask in COCO's run lengths, but.*" + text):
+    with pytest.raises(
+        ValueError, match=r"^segments\[3\] must be a mask in COCO's run lengths, but.*" + text
+    ):
         decode_rle(rle, "segments[3]")

@@ -14,7 +14,7 @@ from dhr_refine.sam import Segments, as_segments
 from dhr_refine.sam import segments as module
 
 LABELS = torch.tensor([[0, 1, 1, 5], [-1, 1, 2, 5], [2, 2, 2, 0]])
-STACK = torch.stack([LABELS == label for label in (1, 2, 5)])
+STACK = torch.stack([label == LABELS for label in (1, 2, 5)])
 
 
 def draw(seed, count=None):
@@ -68,7 +68,7 @@ def test_one_mask_and_one_run_length_are_one_segment():
 def test_no_segments_are_none(empty):
     segments = as_segments(empty)
     assert (len(segments), segments.size) == (0, (3, 4))
-    assert segments.masks().shape == segments.resize((5, 6)).masks().shape[:1] + (3, 4)
+    assert segments.masks().shape == (0, 3, 4)
 
 
 @given(st.integers(0, 2**32))
@@ -118,7 +118,7 @@ def test_what_is_no_segments_is_refused(value, error, text):
 
 def test_more_pixels_than_there_is_room_for_are_refused(monkeypatch):
     monkeypatch.setattr(module, "_MOST_ENTRIES", 8)
-    with pytest.raises(ValueError, match="segments cover more than 8 pixels.*leave segments out"):
+    with pytest.raises(ValueError, match=r"segments cover more than 8 pixels.*leave segments out"):
         as_segments(STACK)
 
 

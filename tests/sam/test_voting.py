@@ -25,6 +25,7 @@ def make_segments(seed, size=(24, 32)):
 
 def voter(segments, boxes=None, tool=None):
     """The same votes as a plain callable, which knows the order in which one crop comes after the other."""
+
     def apply(images, probs):
         if tool is not None:
             probs = tool(images, probs)
@@ -36,7 +37,9 @@ def voter(segments, boxes=None, tool=None):
 
 def scenes_of(count, sizes=((24, 32),)):
     tags = ((2, 6), (3,), (1, 5), (0, 4, 7))
-    return [make_scene(s, tags=tags[s % 4], size=sizes[s % len(sizes)], uss_grid=(6, 8)) for s in range(count)]
+    return [
+        make_scene(s, tags=tags[s % 4], size=sizes[s % len(sizes)], uss_grid=(6, 8)) for s in range(count)
+    ]
 
 
 def call(scene, boundary, **options):
@@ -179,7 +182,11 @@ def test_segments_of_another_call_are_refused():
         (3, "crf", "must be a list with the segments of each image"),
         ("a.png", "crf", "segments must have an entry for each"),
         ([make_segments(0)], "dense", "tool must be 'crf', 'pamr', 'par', None or a callable"),
-        ([make_segments(0)], segment_voting([make_segments(0)]), "tool must be a boundary tool other than|vote"),
+        (
+            [make_segments(0)],
+            segment_voting([make_segments(0)]),
+            "tool must be a boundary tool other than|vote",
+        ),
     ],
 )
 def test_wrong_arguments_are_refused(segments, tool, text):

@@ -64,8 +64,8 @@ def _add_inputs(parser: argparse.ArgumentParser) -> None:
         type=_boundary,
         default="crf",
         metavar="TOOL",
-        help=f"boundary tool: {', '.join(BOUNDARIES)}, or sam:DIR for crf and then votes of the segments of each "
-        "image in a folder (%(default)s)",
+        help=f"boundary tool: {', '.join(BOUNDARIES)}, or sam:DIR for crf and then votes of the segments of "
+        "each image in a folder (%(default)s)",
     )
     step.add_argument(
         "--memory",

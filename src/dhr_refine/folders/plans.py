@@ -135,8 +135,8 @@ def plan_masks(
     settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
     check_score(base_score, alpha)
-    boundary, segments = _read_boundary(boundary)
-    _check_step(tau, reg, rounds, boundary, recipe)
+    tool, segments = _read_boundary(boundary)
+    _check_step(tau, reg, rounds, tool, recipe)
     _check_features(uss, uss_model, wss, wss_model)
     sources = settings.sources(
         images,
@@ -156,16 +156,16 @@ def plan_masks(
         wss_model=wss_model and own_name(wss_model),
         tau=tau,
         reg=reg,
-        boundary=boundary,
+        boundary=tool,
         recipe=RECIPES[recipe]() if isinstance(recipe, str) else recipe,
         device=device,
     )
-    base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, boundary, device)
+    base = BaseTask(sources, Outputs(settings.out / BASE), base_score, alpha, tool, device)
     return MaskPlan(task, base, MemoryWish(memory, rounds, save_memory), run)
 
 
 def _read_boundary(boundary: Boundary | str) -> tuple[Any, str | None]:
-    """The boundary tool, and the folder of segments that vote after it."""
+    """The boundary tool (the caller checks what it is), and the folder of segments that vote after it."""
     if isinstance(boundary, str) and boundary.startswith(SEGMENTS):
         folder = boundary.removeprefix(SEGMENTS)
         if not folder:

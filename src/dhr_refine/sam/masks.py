@@ -63,7 +63,7 @@ def read_masks(
 ) -> Iterator[Masked]:
     """The images of a call, checked, one after the other.
 
-    Without ``classes`` those of an image are its tags and the background, or without ``labels`` what its mask
+    Without ``classes`` those of an image are the background and its tags, or without ``labels`` what its mask
     has. Pixels of other labels, of ``ignore_index`` and outside the boxes take no part.
     """
     check_ignore_index(form.ignore_index)
@@ -180,7 +180,7 @@ def _choose(
             )
         return channels, empty
     if allowed is None:
-        allowed = found.unique().tolist()
+        allowed = sorted({*found.unique().tolist(), *([] if empty is None else [empty])})
         if len(allowed) > _MOST_CLASSES or (allowed and allowed[0] < 0):
             raise ValueError(
                 f"{names.entry('masks', 0)} holds the label {allowed[0]}, which no class has and is not "

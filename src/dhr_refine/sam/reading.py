@@ -87,9 +87,7 @@ class SegmentIndex:
         """Look at the folder, once."""
         self.files = FileIndex(folder, SUFFIXES)
         self.places = (folder,)
-        self._folders = {
-            normalize("NFC", path.name): path for path in folder.iterdir() if path.is_dir()
-        }
+        self._folders = {normalize("NFC", path.name): path for path in folder.iterdir() if path.is_dir()}
 
     def __getitem__(self, key: str) -> Path:
         """The file or folder of an image; a UserError if there is none."""
@@ -99,8 +97,8 @@ class SegmentIndex:
         if found is None:
             wanted = ", ".join(SUFFIXES)
             raise UserError(
-                f"{show_name(self.places[0])} has no segments of image {key}: add {key} with one of {wanted}, or "
-                "a folder of that name"
+                f"{show_name(self.places[0])} has no segments of image {key}: add {key} with one of "
+                f"{wanted}, or a folder of that name"
             )
         return found
 

@@ -102,6 +102,13 @@ class Segments:
         return Segments(pixels[chosen], lengths, size)
 
 
+def sum_runs(values: Tensor, lengths: Tensor) -> Tensor:
+    """Sums (M,) of values (N,) that lie one run after the other, in one order on every device."""
+    if not len(lengths):
+        return values.new_zeros(0)
+    return torch.segment_reduce(values, "sum", lengths=lengths)
+
+
 def as_segments(value: Any, name: str = "segments") -> Segments:
     """Segments of one image out of what a caller holds.
 

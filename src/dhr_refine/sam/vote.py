@@ -17,12 +17,12 @@ from ..keep import give_back, keep_pixels
 from ..recipe import Recipe
 from .masks import Form, Masked, gather, is_single, read_masks
 from .reading import read_segments
-from .segments import Segments, as_segments, check_each
+from .segments import Segments, as_segments, check_each, sum_runs
 
 Rule = Literal["scores", "sepl"]
-# How much more a decisive segment counts than one in doubt, and what a pixel's own scores count beside them.
+# How much more a decided segment counts than one in doubt, and what a pixel's own scores count beside them.
 # Chosen on real images (docs/sam.md).
-_POWER, _OWN = 8, 0.5
+_POWER, _OWN = 2, 0.1
 # SEPL: shares of a segment, and of a class, that lie in the other.
 _OF_SEGMENT, _OF_CLASS = 0.5, 0.85
 
@@ -59,7 +59,7 @@ def sam_vote(
         list. Default: 1 for the label of the mask.
     classes : list of K ints, optional
         Mask labels of the channels of ``probs``, or one such list for each image. Default: those of the tags,
-        behind the background's, or the labels that the mask has, ascending.
+        behind the background's, or the labels that the mask has and the background's, ascending.
     labels : optional
         Image tags, in all forms that :func:`refine_mask` takes. Labels of the mask that are no tags do not
         vote. Default: all labels of the mask take part.
@@ -94,9 +94,10 @@ def sam_vote(
     -----
     Scores of a pixel are brought to sum 1. With the mean scores :math:`m_S` of a segment over its known
     pixels, and :math:`d_S` the difference of the two highest (with one class: the highest), a pixel gets the
-    best class of :math:`\\sum_S d_S^8 m_S + p / 2`, over the segments on it, with its own scores
+    best class of :math:`\\sum_S d_S^2 m_S + p / 10`, over the segments on it, with its own scores
     :math:`p`. No order of classes or segments matters, a segment over several classes says little, and of
-    segments in each other the decided ones win. Of equal scores the first class wins.
+    segments in each other the decided ones count most. A segment alone turns pixels that are sure of another
+    class if about three quarters of it are of one. Of equal scores the first class wins.
 
     References
     ----------
@@ -107,10 +108,10 @@ def sam_vote(
     --------
     >>> import torch
     >>> from dhr_refine.sam import sam_vote
-    >>> mask = torch.tensor([[0, 3, 3, 3, 0, 0]])
-    >>> segments = torch.tensor([[1, 1, 2, 2, 2, 0]])
+    >>> mask = torch.tensor([[0, 3, 3, 3, 3, 0, 0]])
+    >>> segments = torch.tensor([[1, 1, 2, 2, 2, 2, 0]])
     >>> sam_vote(mask, segments)
-    tensor([[0, 3, 3, 3, 3, 0]])
+    tensor([[0, 3, 3, 3, 3, 3, 0]])
     """
     check_choice(rule, "rule", ("scores", "sepl"))
     form = Form(background, ignore_index, box_format)
@@ -157,7 +158,7 @@ def vote_scores(probs: Tensor, segments: Segments, known: Tensor | None = None) 
     flat = own.flatten(1)
     voting = segments if known is None else segments.keep(known)
     counts = voting.lengths.clamp_min(1)
-    sums = [torch.segment_reduce(row[voting.pixels], "sum", lengths=voting.lengths) for row in flat]
+    sums = [sum_runs(row[voting.pixels], voting.lengths) for row in flat]
     means = torch.stack(sums) / counts  # (K, M)
     top = means.topk(min(2, len(means)), dim=0).values
     decided = top[0] - top[1] if len(top) > 1 else top[0]
@@ -166,7 +167,7 @@ def vote_scores(probs: Tensor, segments: Segments, known: Tensor | None = None) 
     order = segments.pixels.argsort(stable=True)
     owners = segments.owners()[order]
     on_pixel = torch.bincount(segments.pixels, minlength=flat.shape[1])
-    voted = torch.stack([torch.segment_reduce(row[owners], "sum", lengths=on_pixel) for row in votes])
+    voted = torch.stack([sum_runs(row[owners], on_pixel) for row in votes])
     return (voted + _OWN * flat).view_as(own)
 
 
@@ -224,7 +225,7 @@ def _by_sepl(image: Masked, segments: Segments) -> Tensor:
         pixels = int(own.sum())
         if number == image.background or not pixels:
             continue
-        shared = torch.segment_reduce(own[segments.pixels].double(), "sum", lengths=segments.lengths)
+        shared = sum_runs(own[segments.pixels].double(), segments.lengths)
         taken = free & ((shared > _OF_SEGMENT * segments.lengths) | (shared >= _OF_CLASS * pixels))
         covered = torch.zeros_like(own)
         covered[segments.pixels[free[owners]]] = True

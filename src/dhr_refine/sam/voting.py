@@ -90,15 +90,13 @@ def segment_voting(segments: Sequence[Any] | Tensor, *, tool: Boundary = "crf") 
     """
     if isinstance(segments, Segments) or not hasattr(segments, "__len__"):
         raise TypeError(
-            f"segments must be a list with the segments of each image, got {describe(segments)}: put those of "
-            "a single image into a list"
+            f"segments must be a list with the segments of each image, got {describe(segments)}: put "
+            "those of a single image into a list"
         )
     check_each(segments, len(segments))
     check_boundary(tool, "tool")
     if isinstance(tool, PlacedTool):
-        raise TypeError(
-            "tool must be 'crf', 'pamr', 'par', None or a callable, got segment_voting: vote once"
-        )
+        raise TypeError("tool must be a boundary tool other than segment_voting, got one: vote once")
     return SegmentVoting(segments, tool)
 
 

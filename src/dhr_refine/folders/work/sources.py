@@ -127,8 +127,8 @@ class Sources:
         segments = read_segments(path)
         if segments.size != size:
             raise UserError(
-                f"{path} has segments of {segments.size} but the image is {size} (H, W): make them of the image "
-                "at its own size"
+                f"{path} has segments of {segments.size} but the image is {size} (H, W): make them of the "
+                "image at its own size"
             )
         return segments
 
@@ -168,7 +168,9 @@ class Sources:
     def segment_files(self) -> SegmentIndex:
         """Files and folders of segments."""
         if self.segments is None or not self.segments.is_dir():
-            raise UserError(f"{self.segments} is no folder: pass --boundary sam:DIR with the folder of segments")
+            raise UserError(
+                f"{self.segments} is no folder: pass --boundary sam:DIR with the folder of segments"
+            )
         return SegmentIndex(self.segments)
 
     @cached_property
