@@ -30,6 +30,7 @@ MODULES = (
     "pydensecrf",
     "pydensecrf.densecrf",
     "pydensecrf.utils",
+    "sam",
     "training",
     "transport",
     "viz",

@@ -135,19 +135,11 @@ def plan_masks(
     settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
     check_score(base_score, alpha)
-    tool, segments = _read_boundary(boundary)
-    _check_step(tau, reg, rounds, tool, recipe)
+    tool, segments = _read_step(tau, reg, rounds, boundary, recipe)
     _check_features(uss, uss_model, wss, wss_model)
+    maps: dict[str, Any] = {"cams": cams, "masks": masks, "uss": uss, "wss": wss, "segments": segments}
     sources = settings.sources(
-        images,
-        cams=cams,
-        masks=masks,
-        uss=uss,
-        wss=wss,
-        tags=tags,
-        cam_background=cam_background,
-        allow_pickle=allow_pickle,
-        segments=segments,
+        images, tags=tags, cam_background=cam_background, allow_pickle=allow_pickle, **maps
     )
     task = RefineTask(
         sources,
@@ -187,11 +179,15 @@ def _check_features(uss: object, uss_model: object, wss: object, wss_model: obje
         raise UsageError("WSS features come from wss (--wss DIR) or wss_model (--wss-model NAME): pass one")
 
 
-def _check_step(tau: float, reg: float, rounds: int, boundary: Boundary, recipe: Recipe | str) -> None:
-    """Raise for what no image could be refined with, before one is tried."""
+def _read_step(
+    tau: float, reg: float, rounds: int, boundary: Boundary | str, recipe: Recipe | str
+) -> tuple[Any, str | None]:
+    """The boundary tool and the folder of segments; raise for what no image could be refined with."""
+    tool, segments = _read_boundary(boundary)
     check_range(tau, "tau", -1.0, 1.0)
     check_positive(reg, "reg")
     check_count(rounds, "rounds", 0)
-    check_boundary(boundary, "boundary")
+    check_boundary(tool, "boundary")
     if isinstance(recipe, str):
         check_choice(recipe, "recipe", tuple(RECIPES))
+    return tool, segments

@@ -180,7 +180,8 @@ def _choose(
             )
         return channels, empty
     if allowed is None:
-        allowed = sorted({*found.unique().tolist(), *([] if empty is None else [empty])})
+        labels: set[int] = {*found.unique().tolist()}
+        allowed = sorted(labels if empty is None else labels | {empty})
         if len(allowed) > _MOST_CLASSES or (allowed and allowed[0] < 0):
             raise ValueError(
                 f"{names.entry('masks', 0)} holds the label {allowed[0]}, which no class has and is not "

@@ -50,7 +50,17 @@ class Segments:
         )
 
     def to(self, device: torch.device | str) -> Segments:
-        """The same on another device."""
+        """Move the segments to a device.
+
+        Parameters
+        ----------
+        device : device or str
+            Where ``pixels`` and ``lengths`` are to be.
+
+        Returns
+        -------
+        Segments
+        """
         return Segments(self.pixels.to(device), self.lengths.to(device), self.size)
 
     def masks(self) -> Tensor:
@@ -60,7 +70,18 @@ class Segments:
         return result.view(len(self), *self.size)
 
     def cut(self, box: tuple[int, int, int, int]) -> Segments:
-        """The parts inside a box x0, y0, x1, y1 (ends exclusive), as segments of the crop."""
+        """Cut out the parts inside a box, as segments of the crop.
+
+        Parameters
+        ----------
+        box : 4 ints
+            x0, y0, x1, y1 in pixels, ends exclusive.
+
+        Returns
+        -------
+        Segments
+            As many, some perhaps without a pixel.
+        """
         x0, y0, x1, y1 = box
         rows = self.pixels.div(self.size[1], rounding_mode="floor") - y0
         columns = self.pixels % self.size[1] - x0
@@ -68,11 +89,31 @@ class Segments:
         return self._take(inside, rows * (x1 - x0) + columns, (y1 - y0, x1 - x0))
 
     def keep(self, known: Tensor) -> Segments:
-        """The parts on known pixels (H, W) bool."""
+        """Leave out what lies on unknown pixels.
+
+        Parameters
+        ----------
+        known : Tensor, (H, W) bool
+            True for the pixels to keep.
+
+        Returns
+        -------
+        Segments
+            As many, some perhaps without a pixel.
+        """
         return self._take(known.flatten()[self.pixels], self.pixels, self.size)
 
     def resize(self, size: tuple[int, int]) -> Segments:
-        """The same segments at another size (H, W), by the nearest pixel.
+        """Bring the segments to another size, by the nearest pixel.
+
+        Parameters
+        ----------
+        size : (H, W)
+            Two whole numbers above 0.
+
+        Returns
+        -------
+        Segments
 
         Raises
         ------
@@ -110,19 +151,35 @@ def sum_runs(values: Tensor, lengths: Tensor) -> Tensor:
 
 
 def as_segments(value: Any, name: str = "segments") -> Segments:
-    """Segments of one image out of what a caller holds.
+    """Take the segments of one image in the forms that people hold.
 
     Parameters
     ----------
-    value : Segments; masks (M, H, W), bool or with 0 and one other number, or one (H, W) bool; a label map
-        (H, W) of whole numbers, 0 or less where there is no segment; a list of masks (H, W), run lengths
-        {"size", "counts"}, or dictionaries with one of both under "segmentation"
-    name : what the caller calls it
+    value : Segments, Tensor, array or list
+        Masks (M, H, W), bool or with 0 and one other number, or one (H, W) bool; a label map (H, W) of whole
+        numbers, 0 or less where there is no segment (those of scikit-image's ``felzenszwalb`` start at 0: add
+        1); a list of masks (H, W), of COCO's run lengths ``{"size", "counts"}``, or of dictionaries with one
+        of both under "segmentation", as ``SamAutomaticMaskGenerator`` returns; a file of SA-1B, loaded.
+    name : str
+        What errors call it.
+
+    Returns
+    -------
+    Segments
 
     Raises
     ------
     TypeError, ValueError
         It is none of these, or its parts do not fit each other.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from dhr_refine.sam import as_segments
+    >>> as_segments(torch.tensor([[0, 1, 1], [2, 2, 1]])).lengths.tolist()
+    [3, 2]
+    >>> as_segments([{"segmentation": {"size": [2, 3], "counts": [1, 1, 4]}}]).masks().int().tolist()
+    [[[0, 0, 0], [1, 0, 0]]]
     """
     if isinstance(value, Segments):
         return value

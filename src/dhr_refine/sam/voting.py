@@ -30,7 +30,23 @@ class SegmentVoting:
         return needs_images(self.tool)
 
     def at(self, places: Sequence[Place]) -> Callable[[Tensor | None, Tensor], Tensor]:
-        """The callable for crops of one size."""
+        """Cut the segments for crops of one size, as :func:`refine_mask` asks for them.
+
+        Parameters
+        ----------
+        places : sequence of Place
+            The image, its size (H, W) and the box of each crop.
+
+        Returns
+        -------
+        callable
+            ``(images, probs) -> probs`` for these crops.
+
+        Raises
+        ------
+        ValueError, TypeError
+            Segments are missing, are none or of another size.
+        """
         own = []
         for place in places:
             if place.image >= len(self.segments):
@@ -54,10 +70,10 @@ def segment_voting(segments: Sequence[Any] | Tensor, *, tool: Boundary = "crf") 
 
     Parameters
     ----------
-    segments : list
-        The segments of each image of the call, in the order of its batch or lists, in all forms that
-        :func:`sam_vote` takes, at the size of the masks: also paths, which are read when their image's turn
-        comes. For a single image a list of one.
+    segments : list with an entry for each image
+        The segments of each image of the call, in the order of its batch or lists and at the size of the
+        masks (H, W), in all forms that :func:`sam_vote` takes: also paths, which are read when the turn of
+        their image comes. For a single image a list of one.
     tool : {"crf", "pamr", "par"}, None or callable
         Boundary tool that works on the scores before the votes, as ``boundary`` of :func:`refine_mask`.
 
