@@ -96,7 +96,6 @@ def rows_of(sample: Sample, cache: Cache) -> dict[Row, Tensor]:
     for name, parts in SETS.items():
         own = join([segments[part] for part in parts])
         rows[name, "scores"] = sam_vote(mask, own, **scores)
-        rows[name, "labels"] = sam_vote(mask, own)
         rows[name, "sepl"] = sam_vote(mask, own, rule="sepl")
     return rows
 
