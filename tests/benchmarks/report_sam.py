@@ -33,7 +33,7 @@ from quality.figures import markdown, summarise
 from quality.samples import Sample, prepare
 
 LABELS = (0, 8, 10, 12, 13, 15, 17)
-BEFORE = ("DHR", "final")
+BEFORE = ("", "DHR, no votes")
 # Names of the segments, and the parts that they are made of.
 SETS = {
     "about 100 superpixels (SLIC)": ("slic100",),
@@ -95,8 +95,8 @@ def rows_of(sample: Sample, cache: Cache) -> dict[Row, Tensor]:
     rows = {BEFORE: mask}
     for name, parts in SETS.items():
         own = join([segments[part] for part in parts])
-        rows[name, "scores"] = sam_vote(mask, own, **scores)
-        rows[name, "sepl"] = sam_vote(mask, own, rule="sepl")
+        rows["", f"{name}: scores"] = sam_vote(mask, own, **scores)
+        rows["", f"{name}: SEPL"] = sam_vote(mask, own, rule="sepl")
     return rows
 
 
