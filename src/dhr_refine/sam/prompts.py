@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_count, check_filled, check_finite, check_positive, check_range, check_tensor
+from ..extras import import_optional
 from ..inputs import Background, BoxFormat
 from .masks import Form, Masked, is_single, read_masks
 
@@ -119,7 +120,7 @@ def sam_prompts(
 
 def find_regions(image: Masked, min_pixels: int) -> tuple[list[int], Tensor]:
     """Local class of each connected region but those of the background, and the regions (N, H, W) bool."""
-    from scipy import ndimage
+    ndimage = import_optional("scipy.ndimage", by="prompts for SAM")
 
     local = image.local.cpu().numpy()
     numbers, regions = [], []
@@ -170,7 +171,7 @@ def make_prompts(
 
 def _distances(region: np.ndarray) -> np.ndarray:
     """Distance of each pixel of a region to the nearest one outside, as far as the image goes."""
-    from scipy import ndimage
+    ndimage = import_optional("scipy.ndimage", by="prompts for SAM")
 
     if region.all():
         return np.ones(region.shape)  # nothing is outside: all pixels are equally deep
@@ -248,7 +249,7 @@ def cam_peaks(cams: Tensor, *, threshold: float = 0.5, distance: int = 20) -> li
 
 
 def _peaks(cam: np.ndarray, threshold: float, distance: int) -> Tensor:
-    from scipy import ndimage
+    ndimage = import_optional("scipy.ndimage", by="prompts for SAM")
 
     width = cam.shape[1]
     highest = ndimage.maximum_filter(cam, size=2 * distance + 1, mode="nearest")
