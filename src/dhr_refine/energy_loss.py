@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -25,6 +24,7 @@ from .checks import (
     find_extent,
     read_numbers,
     show,
+    warn,
 )
 from .compiled import eager
 from .crf.geometry import feature_geometry
@@ -335,11 +335,9 @@ def _read_colours(
         return pixels.values.float(), (0.0, 255.0)
     if normalisation is not None:
         if all(0 <= low < high <= 1 for low, high in pixels.extents):
-            warnings.warn(
+            warn(
                 "images lie in [0, 1] but are taken for normalised ones, since mean and std are given: pass "
                 "255 * images without mean and std if they are not",
-                UserWarning,
-                stacklevel=4,
             )
         mean, std = (pixels.values.new_tensor(numbers).view(1, 3, 1, 1) for numbers in normalisation)
         pixels = read_pixels(pixels.values * std + mean)
@@ -355,7 +353,7 @@ def _read_colours(
             f"images span [{low:.3g}, {high:.3g}]{undone}, not grey levels in [0, 255]: "
             + ("scale them, or pass uint8 images" if normalisation is None else "leave mean and std out")
         )
-    warn_of_grey_levels(pixels, sigma_rgb, name="sigma_rgb", stacklevel=5)
+    warn_of_grey_levels(pixels, sigma_rgb, name="sigma_rgb")
     return pixels.values, (low, high)
 
 

@@ -28,6 +28,7 @@ from .arguments import (
     show,
     show_shapes,
     unbound,
+    warn,
     way_to_finite,
     way_to_tensor,
 )
@@ -63,6 +64,7 @@ __all__ = [
     "show",
     "show_shapes",
     "unbound",
+    "warn",
     "way_to_finite",
     "way_to_tensor",
 ]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import os
 import reprlib
 import sys
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,8 @@ from torch import Tensor
 # Numbers that are looked at together: they stay in a core's second cache.
 _PART = 2**17
 _PACKAGE = __name__.partition(".")[0]
+# Where the frames of this package are, and those of what may wrap its functions.
+_INNER = tuple(f"{Path(file).parent}{os.sep}" for file in (str(Path(__file__).parent), torch.__file__))
 
 
 def describe(value: object) -> str:
@@ -170,6 +175,14 @@ def _can_be_read(value: Tensor) -> bool:
     except RuntimeError:
         return False
     return True
+
+
+def warn(text: str, category: type[Warning] = UserWarning) -> None:
+    """Warn at the line that called this package, beyond PyTorch's frames around its functions."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_INNER):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, category, stacklevel=level)
 
 
 def called() -> str:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..checks import check_finite
+from ..checks import check_finite, warn
 
 # Values this close to 0 are those of images in [0, 1] or of normalised ones, not grey levels.
 _SMALL = 10.0
@@ -49,9 +48,7 @@ def read_channels(images: Tensor, name: str) -> Pixels:
     return Pixels(values, list(zip(lows, highs, strict=True)))
 
 
-def warn_of_grey_levels(
-    pixels: Pixels, srgb: float | tuple[float, ...], *, name: str = "srgb", stacklevel: int
-) -> None:
+def warn_of_grey_levels(pixels: Pixels, srgb: float | tuple[float, ...], *, name: str = "srgb") -> None:
     """Warn where ``srgb``, by its name, counts grey levels, but images in [0, 1] or normalised have none."""
     if not pixels.extents:
         return
@@ -59,9 +56,7 @@ def warn_of_grey_levels(
     span = max(high - low for low, high in pixels.extents)
     size = max(max(-low, high) for low, high in pixels.extents)
     if least >= 1 and 0 < span < 2 * least and size <= _SMALL:
-        warnings.warn(
+        warn(
             f"images span {span:.3g} but {name} is {least:.3g}, so that colours hardly count: {name} is in "
             f"units of the images; pass {name} / 255 for images in [0, 1], or uint8 images",
-            UserWarning,
-            stacklevel=stacklevel,
         )

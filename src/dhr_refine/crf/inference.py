@@ -138,7 +138,7 @@ def dense_crf(
     check_range(gauss_compat, "gauss_compat", 0, 1e6)
     check_range(min_prob, "min_prob", 0, 1)
     if lattice is None:
-        warn_of_grey_levels(pixels, parameters.srgb, stacklevel=5)  # two decorators wrap this function
+        warn_of_grey_levels(pixels, parameters.srgb)
     elif not isinstance(lattice, DenseCRFLattice):
         raise TypeError(
             f"lattice must be a DenseCRFLattice, got {describe(lattice)}: "

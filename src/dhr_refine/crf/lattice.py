@@ -95,7 +95,7 @@ class DenseCRFLattice:
         pixels = read_pixels(images[None] if images.ndim == 3 else images)
         images = pixels.values
         self.parameters: LatticeParameters = read_parameters(sxy, srgb, gauss_sxy, images.shape[1])
-        warn_of_grey_levels(pixels, self.parameters.srgb, stacklevel=5)  # two decorators wrap this function
+        warn_of_grey_levels(pixels, self.parameters.srgb)
         self.backend: str = choose_backend(backend, images.device)
         if self.backend == "pydensecrf":
             raise ValueError(

@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..checks import float32_norm, raise_magnitude
+from ..checks import float32_norm, raise_magnitude, warn
 from ..discriminant import ClassDiscriminant
 from .boxes import Box, mark_inside, read_boxes
 from .images import read_images
 from .labels import MaskLabels, check_ignored, check_labels, choose_classes, pad, read_labels, width_of
 from .options import Options
 from .request import Group
-from .slips import Evidence, warn
+from .slips import Evidence
 from .tags import Tags, read_tags, tags_of_masks
 
 # Mask labels are counted in a table of this size, one more pass than none: 8-bit masks always fit.

@@ -6,18 +6,15 @@ either, nothing is said. All of it lies on the host already.
 
 from __future__ import annotations
 
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
+from ..checks import warn
 from .boxes import Box, Boxes, BoxFormat
 from .images import IMAGENET_MEAN
 from .names import Names
 from .tags import Background, Tags
 
-_PACKAGE = str(Path(__file__).parent.parent)
 # Coarser grids fit many images.
 _LEAST_CELLS = 8
 # Aspect ratios of grids that cover the image differ from the image's by a cell, for patches, and hardly more.
@@ -36,14 +33,6 @@ class Evidence(NamedTuple):
     boxes: Boxes
     extent: tuple[float, float] | None  # least and largest value of normalised images
     mean: Sequence[float] | None
-
-
-def warn(text: str) -> None:
-    """Warn at the line that called this package."""
-    level, frame = 2, sys._getframe(1)
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_PACKAGE):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, UserWarning, stacklevel=level)
 
 
 def warn_about_slips(

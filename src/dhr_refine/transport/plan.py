@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -17,6 +16,7 @@ from ..checks import (
     check_positive,
     check_tensor,
     show_shapes,
+    warn,
     way_to_finite,
 )
 from ..compiled import eager
@@ -197,11 +197,10 @@ def sinkhorn_ot(
             scale=1.0 / flat.shape[-1] if pixels is None else 1.0,
         )
         if not finished:
-            warnings.warn(
+            warn(
                 f"sinkhorn_ot did not reach tol={tol:g} in {int(max_iter)} passes (residual "
                 f"{float(residual.max()):.2g}): raise max_iter, tol or reg",
                 ConvergenceWarning,
-                stacklevel=3,  # eager wraps this function
             )
         # Pixels without mass transport nothing.
         plan = shares if pixels is None else shares * pixels[:, None]
