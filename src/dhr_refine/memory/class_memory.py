@@ -163,6 +163,10 @@ class ClassMemory:
         """
         return self._with(self._sums.copy(device))
 
+    def __deepcopy__(self, _: Any) -> ClassMemory:
+        """A copy that goes on in any mode: one made in inference mode would stay in it."""
+        return self._with(self._sums.copy())
+
     @eager
     @ordinary
     def update(
