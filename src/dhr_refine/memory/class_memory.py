@@ -94,6 +94,7 @@ class ClassMemory:
     ClassMemory(3 classes, dim 8, 24 images, 3 classes known)
     """
 
+    @eager
     @ordinary
     def __init__(
         self,
