@@ -23,6 +23,7 @@ WITHOUT_INFLUENCE = {
     "folders",
     "metrics",
     "pretrained",
+    "sam",
     "training.py",
     "viz",
 }

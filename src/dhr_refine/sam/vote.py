@@ -193,7 +193,7 @@ def _by_scores(image: Masked, segments: Segments) -> Tensor:
     if probs is None:
         probs = torch.nn.functional.one_hot(image.local, count + 1)[..., :count].movedim(-1, 0).double()
     scores = vote_scores(probs * known, segments, known)
-    best, winner = scores.max(dim=0)
+    best = scores.amax(dim=0)
     winner = first_of(scores, best)
     # Where nothing votes a label stays, whatever the scores say.
     covered = torch.zeros_like(known).flatten()
