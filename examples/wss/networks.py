@@ -92,62 +92,87 @@ class Output(NamedTuple):
     levels: list[Tensor]  # WSS features at stride 16 and 32
 
 
-class Segmenter(nn.Module):
-    """EfficientNet-lite0 with a CAM head and a light decoder; all but its last five blocks is frozen."""
+class Pyramid(nn.Module):
+    """EfficientNet-lite0, all but its last five blocks frozen, and a light decoder on strides 16 and 32."""
 
-    def __init__(self, classes: int, networks: str, head: tuple[Tensor, Tensor] | None):
-        """Build the backbone, the CAM head (from ``head``, else from zero) and the decoder."""
+    def __init__(self, networks: str):
+        """Build the backbone; a decoder has to be added."""
         super().__init__()
         if networks == "tiny":
             self.backbone: nn.Module = TinyBackbone()
-            depths, trained = (16, 32), list(self.backbone.parameters())
+            self.depths, trained = (16, 32), list(self.backbone.parameters())
         else:
             self.backbone = net = Classifier.load().network
-            depths = (112, 1280)
+            self.depths = (112, 1280)
             # Their batch norms keep ImageNet's statistics (eval mode), only their factors are trained.
             trained = [*net._blocks[11:].parameters(), *net._conv_head.parameters(), *net._bn1.parameters()]
         for parameter in trained:
             parameter.requires_grad_(True)
-        self.head = nn.Conv2d(depths[1], classes, 1)
-        if head is not None:
-            self.head.load_state_dict({"weight": head[0][:, :, None, None], "bias": head[1]})
-        elif networks == "pretrained":  # "tiny" keeps random weights, so that its CAMs show something
-            nn.init.zeros_(self.head.weight)
-            nn.init.zeros_(self.head.bias)
-        self.fine, self.coarse = nn.Conv2d(depths[0], 128, 1), nn.Conv2d(depths[1], 128, 1)
+
+    def add_decoder(self, labels: int) -> None:
+        """Layers from both levels to logits, which start from zero."""
+        self.fine, self.coarse = (nn.Conv2d(depth, 128, 1) for depth in self.depths)
         self.decoder = nn.Sequential(
             nn.GroupNorm(8, 128),  # no batch statistics: crops do not depend on each other, nor do ranks
             nn.ReLU(),
             nn.Conv2d(128, 128, 3, padding=1),
             nn.GroupNorm(8, 128),
             nn.ReLU(),
-            nn.Conv2d(128, classes + 1, 1),
+            nn.Conv2d(128, labels, 1),
         )
         nn.init.zeros_(self.decoder[-1].weight)
         nn.init.zeros_(self.decoder[-1].bias)
 
-    def forward(self, images: Tensor) -> Output:
-        """Run a batch (B, 3, H, W) of 0..255 with sides a multiple of 32."""
+    def levels(self, images: Tensor) -> list[Tensor]:
+        """Features of stride 16 and 32 of images (B, 3, H, W) of 0..255 with sides a multiple of 32."""
         images = images.float().contiguous(memory_format=torch.channels_last)
         if isinstance(self.backbone, TinyBackbone):
-            fine, coarse = levels = self.backbone(images)
-        else:
-            fine, coarse = levels = Classifier(self.backbone).levels(images)
-        maps = self.head(coarse)
+            return self.backbone(images)
+        return Classifier(self.backbone).levels(images)
+
+    def decode(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Logits at the stride of the finer level."""
         above = F.interpolate(self.coarse(coarse), fine.shape[-2:], mode="bilinear")
+        return self.decoder(self.fine(fine) + above)
+
+
+class Segmenter(Pyramid):
+    """EfficientNet-lite0 with a CAM head and a light decoder."""
+
+    def __init__(self, classes: int, networks: str, head: tuple[Tensor, Tensor] | None):
+        """Build the backbone, the CAM head (from ``head``, else from zero) and the decoder."""
+        super().__init__(networks)
+        self.head = nn.Conv2d(self.depths[1], classes, 1)
+        if head is not None:
+            self.head.load_state_dict({"weight": head[0][:, :, None, None], "bias": head[1]})
+        elif networks == "pretrained":  # "tiny" keeps random weights, so that its CAMs show something
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)
+        self.add_decoder(classes + 1)
+
+    def forward(self, images: Tensor) -> Output:
+        """Run a batch (B, 3, H, W) of 0..255 with sides a multiple of 32."""
+        fine, coarse = levels = self.levels(images)
+        maps = self.head(coarse)
         # The bias says how frequent a class is, not where it sits: CAMs go without it.
         cams = maps - self.head.bias[:, None, None]
         # The decoder adds to the classifier's logits, against 0 for the background: hundreds of steps are too
         # few to learn a segmentation from nothing.
         start = F.interpolate(maps.detach(), fine.shape[-2:], mode="bilinear")
-        logits = self.decoder(self.fine(fine) + above) + F.pad(start, (0, 0, 0, 0, 1, 0))
+        logits = self.decode(fine, coarse) + F.pad(start, (0, 0, 0, 0, 1, 0))
         return Output(maps.mean((2, 3)), cams, logits, levels)
 
     def parameter_groups(self, rate: float) -> list[dict[str, Any]]:
         """For the optimiser: the pretrained blocks learn ten times slower than heads and decoder."""
-        slow = [p for p in self.backbone.parameters() if p.requires_grad]
-        fast = [p for name, p in self.named_parameters() if not name.startswith("backbone.")]
-        return [{"params": slow, "initial_lr": 0.1 * rate}, {"params": fast, "initial_lr": rate}]
+        return parameter_groups(self, rate, "backbone.")
+
+
+def parameter_groups(network: nn.Module, rate: float, *slow: str) -> list[dict[str, Any]]:
+    """For an optimiser: parameters whose names begin like one of those learn ten times slower."""
+    trained = [(name, part) for name, part in network.named_parameters() if part.requires_grad]
+    groups = {0.1 * rate: [p for name, p in trained if name.startswith(slow)]}
+    groups[rate] = [p for name, p in trained if not name.startswith(slow)]
+    return [{"params": params, "initial_lr": initial} for initial, params in groups.items() if params]
 
 
 class TinyBackbone(nn.Module):
