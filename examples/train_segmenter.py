@@ -62,7 +62,9 @@ def train(options: argparse.Namespace, run: Run) -> None:
     optimiser = torch.optim.AdamW(groups, weight_decay=options.weight_decay)
     parts = {"model": model, "optimiser": optimiser, "scaler": grad_scaler(options, run.device)}
     start = run.resume(**parts)
-    network = DistributedDataParallel(model) if run.many else model
+    network = model
+    if run.many:
+        network = DistributedDataParallel(model, find_unused_parameters=not model.all_used)
     crops = Crops(pairs, crop=options.crop, longer=options.longer, seed=options.seed)
     batches = load_batches(crops, firsts[start:], options, run, collate)
     for step in run.track(range(start, options.steps), "training", done=start):
@@ -164,7 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             with Run(options) as run:
                 train(options, run)
 
-    again = "" if options.verb != "train" else "; with --resume it goes on from the last checkpoint in --out"
+    again = ""
+    if options.verb == "train":
+        again = f"; with --resume it goes on from the last checkpoint in {options.out}"
     return run_command("train_segmenter", job, stopped=f"stopped{again}")
 
 

@@ -53,8 +53,8 @@ def find_pairs(images: Path, masks: Path, listed: Path | None, classes: int) -> 
     pairs = [Pair(key, pictures[key], found[key], classes) for key in keys if key in found]
     if not pairs:
         raise UserError(
-            f"none of {len(keys)} images has a mask in {masks}: masks are named like their images, with one of "
-            f"{', '.join(MASK_FILES)}"
+            f"none of {len(keys)} images has a mask in {masks}: masks have the names of their images, with "
+            f"one of {', '.join(MASK_FILES)}"
         )
     return pairs, len(keys) - len(pairs)
 

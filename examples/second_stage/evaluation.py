@@ -13,7 +13,7 @@ import torch
 
 from dhr_refine.datasets.classes import class_set
 from dhr_refine.datasets.tags import read_tags
-from dhr_refine.errors import UserError, reading, require, writing
+from dhr_refine.errors import UserError, explained, reading, require, writing
 from dhr_refine.files import write_mask
 from dhr_refine.files.writing import without_nan, write_atomic
 from dhr_refine.metrics import ImageCounts, image_counts, scores_of
@@ -46,6 +46,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     classes = int(told["classes"])
     pairs, skipped = find_pairs(options.images, options.targets, options.list, classes)
     pairs = pairs[: options.limit]
+    if wrong := [label for label in options.labels or () if label >= classes]:
+        raise UserError(f"--labels has {wrong[0]}, but the run has {classes} labels: pass some from 0 on")
     if skipped:
         print(f"{skipped} images have no ground truth and are left out")
     tags = None if options.tags is None else tags_of(options.tags, pairs, classes)
@@ -57,7 +59,8 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
     console = require("rich.console").Console(stderr=True)
     for pair in track(pairs, "evaluation", console=console, disable=not console.is_terminal):
         image, target = pair.load()
-        masks = predict(network, image.to(device), options, None if tags is None else tags[pair.key])
+        with explained(pair.key):
+            masks = predict(network, image.to(device), options, None if tags is None else tags[pair.key])
         for kind, mask in masks.items():
             parts.setdefault(kind, []).append(image_counts(mask.cpu(), target, num_classes=classes))
         if options.save_masks is not None:

@@ -36,6 +36,8 @@ class Network(nn.Module):
     """A network of any library that gives logits; its parts of these names learn ten times slower."""
 
     multiple = 32
+    all_used = True
+    """Whether every weight takes part in the loss, so that processes need not look for those that do not."""
     slow: tuple[str, ...] = ("net.backbone.",)
 
     def __init__(self, net: nn.Module):
@@ -76,6 +78,7 @@ class Lite0(Network):
 class Pixels(Network):
     """SegFormer, UperNet and their like, of transformers: a logit for every pixel."""
 
+    all_used = False  # UperNet leaves out the last norm of a Swin
     slow = ("net.segformer.", "net.backbone.", "net.data2vec_vision.", "net.beit.", "net.dpt.")
 
     def logits(self, images: Tensor) -> Tensor:
@@ -86,6 +89,7 @@ class Pixels(Network):
 class Queries(Network):
     """MaskFormer and Mask2Former, of transformers: they find masks and name them, and have their own loss."""
 
+    all_used = False
     slow = ("net.model.pixel_level_module.encoder.",)
 
     def forward(self, images: Tensor, masks: Tensor) -> Tensor:

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
+from dhr_refine.datasets.texts import read_bytes
 from dhr_refine.errors import UserError, reading
 from dhr_refine.metrics import ImageCounts, bootstrap, scores_of, standard_error
 from second_stage.evaluation import TRAINED_ON
 from second_stage.prediction import KINDS
 
 Arm = tuple[str, list[Path]]
+FIX = "write it with `train_segmenter.py evaluate RUN --json FILE`"
 
 
 def arm(text: str) -> Arm:
@@ -27,8 +29,8 @@ def arm(text: str) -> Arm:
 
 def read(path: Path) -> dict[str, ImageCounts]:
     """The counts of an evaluation, by what was evaluated."""
-    with reading(path, "write it with `train_segmenter.py evaluate RUN --json FILE`"):
-        scores = json.loads(path.read_bytes())["scores"]
+    with reading(path, FIX):
+        scores = json.loads(read_bytes(path, FIX))["scores"]
         return {
             kind: ImageCounts(*(np.array(row["counts"][name], np.int64) for name in ImageCounts._fields))
             for kind, row in scores.items()
@@ -67,8 +69,8 @@ def _column(
     flat = {(name, seed): counts for name, several in arms.items() for seed, counts in enumerate(several)}
     try:
         sampled = bootstrap(flat, labels=labels, draws=draws)
-    except ValueError as error:
-        raise UserError(f"{error}: evaluate all runs on the same --list and --targets") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"the evaluations do not go together: {error}") from error
 
     def mean(name: str, draw: bool) -> np.ndarray:
         seeds = range(len(arms[name]))
@@ -84,7 +86,8 @@ def _column(
         text = f"{value[name][0]:.1f} ({gain:+.1f} ± {standard_error(gains):.1f})"
         closed = "100"
         if name != last:
-            with np.errstate(divide="ignore", invalid="ignore"):
-                closed = f"{100 * gain / whole:.0f} ± {100 * standard_error(gains / wholes):.0f}"
+            apart = wholes != 0  # resamples that leave a gap
+            error = standard_error(gains[apart] / wholes[apart])
+            closed = f"{100 * gain / whole:.0f} ± {100 * error:.0f}" if whole and apart.sum() > 1 else "-"
         cells[name] = (text, closed)
     return cells
