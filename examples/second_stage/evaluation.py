@@ -65,7 +65,7 @@ def evaluate(options: argparse.Namespace) -> dict[str, Any]:
             parts.setdefault(kind, []).append(image_counts(mask.cpu(), target, num_classes=classes))
         if options.save_masks is not None:
             path = options.save_masks / f"{pair.key}.png"
-            with writing(path, "--save-masks"):
+            with explained(pair.key), writing(path, "--save-masks"):
                 write_mask(path, [*masks.values()][-1])
     rows = {kind: joined(several) for kind, several in parts.items()}
     trained_on = {}

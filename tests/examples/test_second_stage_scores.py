@@ -188,14 +188,17 @@ def test_the_gap_closed(tmp_path, capsys):
     assert lines[4].endswith("| 100 |")
     # Errors by the same draws, by hand.
     weights = np.concatenate([np.random.default_rng(0).multinomial(3, np.full(3, 1 / 3), size=100)])
-    drawn = [np.einsum("rn,nk->rk", weights, np.array(found)) for found in (base, refined, other)]
+    drawn = [np.einsum("rn,nk->rk", weights, np.array(found)) for found in (base, refined, other, truth)]
 
     def means(found):
         return 100 * np.mean(found / (60 - found[:, ::-1]), axis=1)
 
-    error = np.std((means(drawn[1]) + means(drawn[2])) / 2 - means(drawn[0]), ddof=1)
+    gain = (means(drawn[1]) + means(drawn[2])) / 2 - means(drawn[0])
+    share = gain / (means(drawn[3]) - means(drawn[0]))
     start(["table", *words, "--draws", "100"])
-    assert f"± {error:.1f})" in capsys.readouterr().out.splitlines()[3]
+    line = capsys.readouterr().out.splitlines()[3]
+    assert f"± {np.std(gain, ddof=1):.1f})" in line
+    assert f"± {100 * np.std(share, ddof=1):.0f} |" in line
 
 
 @pytest.mark.parametrize(
