@@ -14,8 +14,8 @@ import pytest
 import torch
 import train_segmenter
 from places import ROOT
+from script_processes import started, wait_for
 from second_stage_runs import checkpoint, evaluate_words, make_data, train_words
-from test_training_errors import started, wait_for
 
 Image = pytest.importorskip("PIL.Image", reason="needs Pillow")
 pytest.importorskip("rich", reason="needs rich")
@@ -41,22 +41,9 @@ def root(original, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fails(capsys):
+def fails(one_line):
     """Run the script; the one line that it ends with."""
-
-    def start(words, code=1):
-        capsys.readouterr()
-        try:
-            found = train_segmenter.main(words)
-        except SystemExit as exit_:
-            found = exit_.code
-        message = capsys.readouterr().err
-        assert found == code, message
-        assert message.count("\n") == 1, message
-        assert message.startswith("train_segmenter")
-        return message
-
-    return start
+    return lambda words, code=1: one_line(train_segmenter.main, words, code)
 
 
 def save(root, name, mask):

@@ -4,16 +4,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import errno
 import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
@@ -21,6 +18,7 @@ import torch
 import train_wss
 import wss.run
 from places import ROOT
+from script_processes import started, wait_for
 from torch._utils import ExceptionWrapper
 from voc_folder import TINY, make_folder
 from wss.lock import locked
@@ -58,22 +56,9 @@ def finished(original, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def fails(capsys):
+def fails(one_line):
     """Run the script; the one line that it ends with."""
-
-    def start(*arguments, code=1):
-        capsys.readouterr()
-        try:
-            found = train_wss.main(list(arguments))
-        except SystemExit as exit_:
-            found = exit_.code
-        assert found == code
-        message = capsys.readouterr().err
-        assert message.count("\n") == 1, message
-        assert message.startswith("train_wss: ")
-        return message
-
-    return start
+    return lambda *arguments, code=1: one_line(train_wss.main, arguments, code)
 
 
 def log(root, name="log"):
@@ -395,26 +380,6 @@ def test_errors_of_loader_processes_and_of_memory(capsys):
         message = capsys.readouterr().err
         assert message.startswith(text)
         assert message.count("\n") == 1
-
-
-def wait_for(condition, process):
-    end = time.monotonic() + 120
-    while not condition():
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < end
-        time.sleep(0.05)
-
-
-@contextlib.contextmanager
-def started(*words):
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)}
-    with subprocess.Popen(
-        [sys.executable, *words], env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
