@@ -33,17 +33,24 @@ class Pair:
 
     def load(self) -> tuple[Tensor, Tensor]:
         """The image (3, H, W) uint8 and the mask (H, W) int64, 255 where it knows no class."""
-        fix = f"replace it, or take {self.key} out of the list"
-        with reading(self.image, fix):
+        with reading(self.image, self._fix):
             image = read_picture(self.image)
-        with reading(self.mask, fix):
-            mask = read_mask(self.mask, num_classes=self.classes, ignore_index=IGNORE)
+        mask = self.load_mask()
         if mask.shape != image.shape[1:]:
             raise UserError(
                 f"{self.mask} is {tuple(mask.shape)} but {self.image.name} {tuple(image.shape[1:])} (H, W): "
                 "masks have to be at the size of their images"
             )
         return image, mask
+
+    def load_mask(self) -> Tensor:
+        """The mask alone, whatever its size."""
+        with reading(self.mask, self._fix):
+            return read_mask(self.mask, num_classes=self.classes, ignore_index=IGNORE)
+
+    @property
+    def _fix(self) -> str:
+        return f"replace it, or take {self.key} out of the list"
 
 
 def find_pairs(images: Path, masks: Path, listed: Path | None, classes: int) -> tuple[list[Pair], int]:

@@ -103,9 +103,12 @@ def score_training_masks(told: Mapping[str, str], targets: Path) -> ImageCounts:
     by_key = {pair.key: pair for pair in true}
     if missing := [pair.key for pair in masks if pair.key not in by_key]:
         raise UserError(f"{targets} has no ground truth of {missing[0]}: leave out --trained-on")
-    return joined(
-        image_counts(pair.load()[1], by_key[pair.key].load()[1], num_classes=classes) for pair in masks
-    )
+    counts = []
+    for pair in masks:
+        mask, target = pair.load_mask(), by_key[pair.key].load_mask()
+        with explained(pair.key):
+            counts.append(image_counts(mask, target, num_classes=classes))
+    return joined(counts)
 
 
 def joined(parts: Iterable[ImageCounts]) -> ImageCounts:

@@ -104,6 +104,7 @@ EVALUATE = [
     (lambda r: None, ("--tags", "{}/nowhere.txt"), "nowhere.txt"),
     (lambda r: save(r, "voc/SegmentationClassAug/image5.png", np.zeros((5, 7))), (), r"image5.png is \(5, 7\) but image5.jpg"),
     (lambda r: (r / "voc/SegmentationClassAug/image0.png").unlink(), ("--trained-on",), "has no ground truth of image0: leave out --trained-on"),
+    (lambda r: save(r, "voc/SegmentationClassAug/image1.png", np.zeros((5, 7))), ("--trained-on",), r"image image1: .*\(5, 7\)"),
     (lambda r: None, ("--save-masks", "{}/train.txt"), "train.txt cannot be written .*another place with --save-masks"),
     (lambda r: None, ("--json", "{}/nowhere/a.json"), "a.json cannot be written .*another place with --json"),
     (lambda r: (r / "val.txt").write_text("nobody\n"), (), "none of 1 images has a mask"),
