@@ -50,6 +50,7 @@ def _discriminant() -> dr.ClassDiscriminant:
 
 
 _VIEW = dr.View.of(SIZE, window=(0, 0, 20, 20))
+_AFFINITY = dr.propagation.feature_affinity(USS)
 _STEP = ("cams", "masks", "uss_features", "wss_features", "images")
 
 CALLS = {
@@ -85,6 +86,7 @@ CALLS = {
     "probs_from_labels": Call(
         lambda labels: dr.probs_from_labels(labels, num_classes=3), (LABELS,), ("labels",)
     ),
+    "random_walk": Call(lambda cams: dr.random_walk(cams, _AFFINITY), (CAMS,), ("cams",)),
     "refine_mask": Call(
         lambda *step: dr.refine_mask(*step, labels=TAGS), (CAMS, MASKS, USS, WSS, IMAGES), _STEP
     ),
