@@ -27,8 +27,9 @@ FLAGS = {"has_labels", "has_split_labels"}
 GRADED = {"class_avg_pool", *MOVES}
 # Gradients flow through these, so within inference mode they give what PyTorch gives there.
 FOLLOW_THE_MODE = {
-    "class_avg_pool", "dense_energy_loss", "random_walk", "sinkhorn_ot", "PermutohedralLattice", *MOVES, *FLAGS
-}  # fmt: skip
+    *("class_avg_pool", "dense_energy_loss", "random_walk", "sinkhorn_ot", "PermutohedralLattice"),
+    *(MOVES | FLAGS),
+}
 FLOATING = [
     (name, i)
     for name, call in CALLS.items()
