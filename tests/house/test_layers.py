@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import graphlib
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -215,6 +216,12 @@ def imports_of_demo(folder: Path) -> Iterator[str]:
                 yield f"{path.name}:{node.lineno}"
 
 
+def names_twice(folder: Path) -> list[str]:
+    """Names that several test files have: pytest imports them by name alone, and stops at the second."""
+    paths = [path for path in folder.rglob("*.py") if path.name != "conftest.py"]
+    return sorted(name for name, count in Counter(path.name for path in paths).items() if count > 1)
+
+
 def complain_of_list(found: Iterator[str], allowed: dict[str, str], name: str) -> list[str]:
     """What is found and not allowed, and what is allowed and no longer found."""
     seen = set(found)
@@ -264,6 +271,10 @@ def test_private_names_stay_in_their_file(package):
 
 def test_examples_take_nothing_from_the_demo():
     assert list(imports_of_demo(ROOT / "examples")) == []
+
+
+def test_files_of_tests_have_names_of_their_own():
+    assert names_twice(ROOT / "tests") == []
 
 
 # What the rules say to small packages that break them, or do not.
@@ -448,3 +459,10 @@ def test_an_example_that_takes_from_the_demo_is_seen(tmp_path, line):
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "plot.py").write_text(f"import dhr_refine\n{line}")
     assert len(list(imports_of_demo(tmp_path))) == 1
+
+
+def test_two_files_of_one_name_are_seen(tmp_path):
+    for name in ("a/test_one.py", "b/test_one.py", "a/conftest.py", "b/conftest.py", "b/test_two.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert names_twice(tmp_path) == ["test_one.py"]
