@@ -312,14 +312,9 @@ class ClassMemory:
         operations. The host waits for the device twice.
         """
         if self._solved is None:
+            limits = {"least_images": self.least_images, "shrinkage": self.shrinkage}
             with torch.autocast(device_type=self.device.type, enabled=False):
-                self._solved = solve_sums(
-                    self._sums,
-                    self._slots,
-                    self.background,
-                    least_images=self.least_images,
-                    shrinkage=self.shrinkage,
-                )
+                self._solved = solve_sums(self._sums, self._slots, self.background, **limits)
         return self._solved
 
     def state_dict(self) -> dict[str, int | float | str | Tensor]:
