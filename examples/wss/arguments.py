@@ -12,14 +12,20 @@ from dhr_refine.commands.arguments import whole
 
 def add_run(p: argparse.ArgumentParser) -> None:
     """How long a run is, where it runs, and what it keeps."""
-    p.add_argument("--steps", type=whole(1), default=200)
-    p.add_argument("--batch", type=whole(1), default=8, help="crops of a step, over all processes")
-    p.add_argument("--crop", type=multiple_of_32, default=256, help="pixels, a multiple of 32")
-    p.add_argument("--seed", type=whole(0, 2**63 - 1), default=0)
+    p.add_argument("--steps", type=whole(1), default=200, help="batches to train on (%(default)s)")
+    p.add_argument(
+        "--batch", type=whole(1), default=8, help="crops of a step, over all processes (%(default)s)"
+    )
+    p.add_argument(
+        "--crop", type=multiple_of_32, default=256, help="side in pixels, a multiple of 32 (%(default)s)"
+    )
+    p.add_argument("--seed", type=whole(0, 2**63 - 1), default=0, help="of all that is drawn (%(default)s)")
     p.add_argument("--amp", action="store_true", help="mixed precision: bfloat16 on a CPU, float16 on a GPU")
-    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N")
-    p.add_argument("--workers", type=whole(0, 1024), default=0, help="processes that load images")
-    p.add_argument("--save-every", type=whole(1), default=50, help="steps between checkpoints")
+    p.add_argument("--device", type=device, default="cpu", help="cpu, cuda or cuda:N (%(default)s)")
+    p.add_argument(
+        "--workers", type=whole(0, 1024), default=0, help="processes that load images (%(default)s)"
+    )
+    p.add_argument("--save-every", type=whole(1), default=50, help="steps between checkpoints (%(default)s)")
     p.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     p.add_argument("--tensorboard", action="store_true", help="log there too")
 

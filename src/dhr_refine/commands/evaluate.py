@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "masks", type=Path, metavar="MASKS", help="folder of masks: .png, .npy, .npz, .pt, .pth or .pkl"
     )
     parser.add_argument(
-        "--targets", type=Path, required=True, metavar="DIR", help="folder of the ground truth"
+        "--targets",
+        type=Path,
+        required=True,
+        metavar="DIR",
+        help="folder of the ground truth, or a data set's",
     )
     parser.add_argument("--base", type=Path, metavar="DIR", help="folder of the masks before refining")
     add_labels(parser)

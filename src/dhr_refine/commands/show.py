@@ -22,11 +22,13 @@ _COUNT = 24
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Tell a parser the options."""
-    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images")
+    parser.add_argument("images", type=Path, metavar="IMAGES", help="folder of images, or a data set's")
     parser.add_argument("masks", type=Path, metavar="MASKS", help="folder of their masks")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page, index.html say")
     parser.add_argument("--base", type=Path, metavar="DIR", help="folder of the masks before refining")
-    parser.add_argument("--targets", type=Path, metavar="DIR", help="folder of the ground truth")
+    parser.add_argument(
+        "--targets", type=Path, metavar="DIR", help="folder of the ground truth, or a data set's"
+    )
     order = parser.add_mutually_exclusive_group()
     count: Any = {"type": whole(1), "metavar": "N"}
     order.add_argument(
