@@ -25,6 +25,7 @@ from quality.figures import markdown, summarise
 from quality.samples import Sample, prepare
 
 from dhr_refine import base_mask, random_walk
+from dhr_refine.errors import run_command
 from dhr_refine.metrics import ImageCounts, image_counts
 from dhr_refine.propagation import feature_affinity
 
@@ -77,22 +78,28 @@ def count(samples: Iterator[Sample], source: Any) -> dict[Row, ImageCounts]:
 
 def main() -> None:
     """Print the tables: against the usual base mask, and after refinement against its refined mask."""
-    options = benchmark_quality.parser().parse_args()
-    source = benchmark_quality.source_of(options)
-    items = benchmark_quality.items_of(options, source.files)
+    parser = benchmark_quality.parser()
+    parser.prog, parser.description = "propagation_quality", __doc__
+    options = parser.parse_args()
 
-    def samples() -> Iterator[Sample]:
-        for place, item in enumerate(items):
-            print(f"\r{place}/{len(items)}", end="", file=sys.stderr, flush=True)
-            yield prepare(item, source, boundary=None)
+    def job() -> None:
+        source = benchmark_quality.source_of(options)
+        items = benchmark_quality.items_of(options, source.files)
 
-    counts = count(samples(), source)
-    finals = {(name, "final"): part for (name, stage), part in counts.items() if stage == "refined"}
-    bases = {row: part for row, part in counts.items() if row[1] != "refined"}
-    first = REFINED[0]
-    for reference, rows in ((("", first), bases), ((first, "final"), finals)):
-        summary = summarise(rows, reference, labels=LABELS)
-        print(markdown(summary | {"reference": [reference[0], " ".join(filter(None, reference))]}))
+        def samples() -> Iterator[Sample]:
+            for place, item in enumerate(items):
+                print(f"\r{place}/{len(items)}", end="", file=sys.stderr, flush=True)
+                yield prepare(item, source, boundary=None)
+
+        counts = count(samples(), source)
+        finals = {(name, "final"): part for (name, stage), part in counts.items() if stage == "refined"}
+        bases = {row: part for row, part in counts.items() if row[1] != "refined"}
+        first = REFINED[0]
+        for reference, rows in ((("", first), bases), ((first, "final"), finals)):
+            summary = summarise(rows, reference, labels=LABELS, draws=options.draws)
+            print(markdown(summary | {"reference": [reference[0], " ".join(filter(None, reference))]}))
+
+    sys.exit(run_command("propagation_quality", job, stopped="stopped; the same command goes on from here"))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""Measure the table of docs/sam.md: ``report_sam.py --cache DIR [--half check] [--draws 1000]``.
+"""Votes of segments after the default DHR step: superpixels of scikit-image, regions of the ground truth.
 
-Votes of segments after the default DHR step, on the images, CAMs and features of docs/results.md. There are
-no weights of SAM here, so the segments are superpixels of scikit-image and regions of the ground truth.
+``report_sam.py --root VOC2012 --split val,aug --min-classes 2 --head head.pt --half check`` prints the table
+of docs/sam.md. The options are those of examples/benchmark_quality.py that name images, CAMs, features and
+the cache; what was computed is kept there, so that a stopped run goes on.
 """
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +20,13 @@ from torch import Tensor
 
 from dhr_refine import refine_steps
 from dhr_refine.datasets.cache import Cache
+from dhr_refine.errors import run_command
 from dhr_refine.metrics import ImageCounts, image_counts
 from dhr_refine.sam import Segments, as_segments, sam_vote
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "examples"))
 
 import benchmark_quality
-from places import shared_folder
 from quality.evaluation import Row
 from quality.figures import markdown, summarise
 from quality.samples import Sample, prepare
@@ -102,23 +101,21 @@ def rows_of(sample: Sample, cache: Cache) -> dict[Row, Tensor]:
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cache", type=Path, required=True, help="folder of what was computed")
-    parser.add_argument("--half", choices=("tune", "check"), default="check")
-    parser.add_argument("--draws", type=int, default=1000)
-    arguments = parser.parse_args()
-    data = shared_folder() / "data"
-    given = ["--root", data / "voc12", "--split", "val,aug", "--half", arguments.half, "--min-classes", "2"]
-    given += ["--head", data / "voc20_head_effnetlite0.pt", "--cache", arguments.cache]
-    chosen = benchmark_quality.parser().parse_args([*map(str, given)])
-    source = benchmark_quality.source_of(chosen)
-    counts: dict[Row, list[ImageCounts]] = {}
-    for item in benchmark_quality.items_of(chosen, source.files):
-        sample = prepare(item, source)
-        for row, mask in rows_of(sample, source.cache).items():
-            counts.setdefault(row, []).append(image_counts(mask, sample.target, num_classes=21))
-    joined = {row: ImageCounts(*map(np.concatenate, zip(*parts))) for row, parts in counts.items()}
-    print(markdown(summarise(joined, BEFORE, labels=LABELS, draws=arguments.draws)))
+    parser = benchmark_quality.parser()
+    parser.prog, parser.description = "report_sam", __doc__
+    options = parser.parse_args()
+
+    def job() -> None:
+        source = benchmark_quality.source_of(options)
+        counts: dict[Row, list[ImageCounts]] = {}
+        for item in benchmark_quality.items_of(options, source.files):
+            sample = prepare(item, source)
+            for row, mask in rows_of(sample, source.cache).items():
+                counts.setdefault(row, []).append(image_counts(mask, sample.target, num_classes=21))
+        joined = {row: ImageCounts(*map(np.concatenate, zip(*parts))) for row, parts in counts.items()}
+        print(markdown(summarise(joined, BEFORE, labels=LABELS, draws=options.draws)))
+
+    sys.exit(run_command("report_sam", job, stopped="stopped; the same command goes on from here"))
 
 
 if __name__ == "__main__":
