@@ -91,7 +91,7 @@ def compile_in_a_process(folder: Path, backend: str, graph: str, names: list[str
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(NO_NUMBA, reason="needs numba: pip install dhr_refine[numba]")
+@pytest.mark.skipif(NO_NUMBA, reason="needs numba: pip install numba")
 def test_a_process_that_never_compiled_anything(tmp_path):
     assert compile_in_a_process(tmp_path, "eager", "parts", SOON, cold=True) == dict.fromkeys(SOON, "")
 
