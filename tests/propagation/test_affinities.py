@@ -224,6 +224,8 @@ LAYERS = torch.ones(2, 20, 20)
             ValueError,
             "a sparse matrix must have shape (N, N), got (1, 20, 20)",
         ),
+        (lambda: pairwise_affinity(MATRIX.to_sparse(1), grid=(4, 5)), TypeError, "pass matrix.to_dense()"),
+        (lambda: pairwise_affinity(MATRIX.to_mkldnn(), grid=(4, 5)), TypeError, "pass matrix.to_dense()"),
         (lambda: pairwise_affinity(MATRIX.to_sparse(), grid=(4, 4)), ValueError, "20 cells but grid (4, 4)"),
         (lambda: pairwise_affinity(MATRIX.long().to_sparse(), grid=(4, 5)), TypeError, "must be floating"),
         (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -313,3 +315,15 @@ def test_an_affinity_shows_its_shape_and_not_its_numbers():
     assert isinstance(AFFINITY, Affinity)
     assert AFFINITY.images == 2
     assert AFFINITY.device.type == "cpu"
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: edge_affinity(torch.rand(2, 4, 5)), lambda: feature_affinity(torch.rand(2, 3, 4, 5))]
+)
+@pytest.mark.parametrize("clone", [copy.deepcopy, lambda affinity: pickle.loads(pickle.dumps(affinity))])
+def test_copies_of_an_affinity_walk_the_same_and_lie_apart(make, clone):
+    affinity, cams = make(), torch.rand(2, 3, 4, 5)
+    wanted, copied = random_walk(cams, affinity), clone(affinity)
+    assert torch.equal(random_walk(cams, copied), wanted)
+    copied.averages.weights.zero_()
+    assert torch.equal(random_walk(cams, affinity), wanted)

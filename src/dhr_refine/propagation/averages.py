@@ -6,7 +6,8 @@ In float64: hundreds of float32 averages add up what rounding does to each to 1e
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -64,6 +65,12 @@ class Sparse:
         values, places = weights.flatten(), (image * count + cells).flatten()
         rows = _compress(values, places, starts) if _has_fast_products(values) else None
         return cls(values, places, starts, images, count, rows)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Sparse:
+        """Copy it by clones: torch copies no compressed tensor deeply."""
+        own = {field.name: getattr(self, field.name) for field in fields(self)}
+        clones: dict[str, Any] = {k: value.clone() for k, value in own.items() if isinstance(value, Tensor)}
+        return replace(self, **clones)
 
     def enter(self, maps: Tensor) -> Tensor:
         """Maps (B, C, N) as they are averaged: (B N, C)."""

@@ -252,6 +252,8 @@ def _entries(matrix: Any) -> tuple[Tensor, Tensor, Tensor]:
         matrix = torch.sparse_coo_tensor(places, values, entries.shape, check_invariants=True)
     if not matrix.is_floating_point():
         raise TypeError(f"matrix must be floating point, got {describe(matrix)}: call .float() on it")
+    if matrix.is_mkldnn or matrix.dense_dim():
+        raise TypeError("matrix is sparse in one axis alone, or of MKL-DNN: pass matrix.to_dense()")
     matrix = matrix.detach().to_sparse_coo().coalesce()
     rows, columns = matrix.indices()
     return rows, columns, matrix.values().double()
