@@ -150,6 +150,12 @@ def test_a_low_cam_keeps_its_highest_peak_and_an_empty_one_has_none():
     assert [peaks.tolist() for peaks in cam_peaks(cams)] == [[[7, 4]], []]
 
 
+def test_a_plateau_has_peaks_on_a_grid_and_takes_no_time_for_each_pair():
+    peaks = cam_peaks(torch.ones(1, 600, 600), distance=1)[0]
+    wanted = [[x, y] for y in range(0, 600, 2) for x in range(0, 600, 2)]
+    assert peaks.tolist() == wanted
+
+
 @pytest.mark.parametrize(
     ("cams", "options", "error", "text"),
     [

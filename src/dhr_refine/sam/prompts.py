@@ -256,9 +256,11 @@ def _peaks(cam: np.ndarray, threshold: float, distance: int) -> Tensor:
     peaks = np.flatnonzero((cam == highest) & (cam > 0) & ((cam > threshold) | (cam == cam.max())))
     peaks = peaks[np.argsort(-cam.flat[peaks], kind="stable")]
     taken: list[tuple[int, int]] = []
+    free = np.ones(cam.shape, bool)  # of what was taken: a plateau has as many peaks as pixels
     for place in peaks.tolist():
         row, column = divmod(place, width)
-        alone = all(max(abs(row - r), abs(column - c)) > distance for r, c in taken)
-        if alone and (cam.flat[place] > threshold or not taken):
+        if free[row, column] and (cam.flat[place] > threshold or not taken):
             taken.append((row, column))
+            rows, columns = (slice(max(0, at - distance), at + distance + 1) for at in (row, column))
+            free[rows, columns] = False
     return torch.tensor([[column, row] for row, column in taken], dtype=torch.float32).reshape(-1, 2)
