@@ -54,6 +54,10 @@ def test_texts_are_those_of_pycocotools(mask):
         ({"size": [2, 2]}, r"it has \['size'\]"),
         ({"size": [2, 2], "counts": [1, 2]}, r"runs of 3 pixels in all for \(2, 2\): write it again"),
         ({"size": [2, 2], "counts": [5, -1]}, "a run of -1 pixels"),
+        (
+            {"size": [2, 2], "counts": np.array([2**62] * 3 + [2**62 + 4])},
+            f"runs of {2**62 + 4} pixels in all",
+        ),
         ({"size": [2, 2], "counts": [1.0, 3]}, r"the counts list \[1.0, 3\]: pass COCO's text or a list"),
         ({"size": [2, 2], "counts": [True, 3]}, "the counts list"),
         ({"size": [2, 2], "counts": 4}, "the counts int 4"),
