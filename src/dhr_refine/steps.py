@@ -37,7 +37,7 @@ _THUMBNAIL = 96  # pixels of the longer side, at most
 Maps = TypeVar("Maps", bound="Tensor | list[Tensor]", default=Tensor)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RefineSteps(Generic[Maps]):
     """Result of :func:`refine_steps`: the refined mask and every intermediate map.
 

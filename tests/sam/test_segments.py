@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sam_reference import compress, encode
 
-from dhr_refine.sam import Segments, as_segments
+from dhr_refine.sam import Segments, as_segments, segment_voting
 from dhr_refine.sam import segments as module
 
 LABELS = torch.tensor([[0, 1, 1, 5], [-1, 1, 2, 5], [2, 2, 2, 0]])
@@ -38,6 +40,7 @@ FORMS = {
     "0 and 255": lambda: STACK.byte() * 255,
     "floating point": lambda: STACK.double(),
     "bfloat16": lambda: STACK.bfloat16(),
+    "8 bits": lambda: STACK.to(torch.float8_e4m3fn),
     "not contiguous": lambda: STACK.permute(2, 1, 0).contiguous().permute(2, 1, 0),
     "labels": lambda: LABELS,
     "float labels": lambda: LABELS.float(),
@@ -126,6 +129,14 @@ def test_more_pixels_than_there_is_room_for_are_refused(monkeypatch):
 def test_sizes_that_are_none_are_refused(size):
     with pytest.raises((ValueError, TypeError), match="size must"):
         as_segments(STACK).resize(size)
+
+
+@pytest.mark.parametrize("make", [as_segments, lambda labels: segment_voting([labels])])
+def test_comparing_asks_for_the_same_object_and_no_truth_of_a_tensor(make):
+    one = make(LABELS)
+    assert one == one
+    assert one != copy.deepcopy(one)
+    assert len({one, one, make(LABELS)}) == 2
 
 
 def test_inputs_stay_and_results_are_apart():

@@ -17,7 +17,7 @@ from .rle import decode_rle
 _MOST_ENTRIES = 2**28
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Segments:
     """Segments of one image, which may overlap, lie in each other and leave pixels out.
 
@@ -232,7 +232,7 @@ def _plain(value: Tensor | np.ndarray, name: str) -> np.ndarray:
         if value.layout != torch.strided or value.is_meta or value.is_quantized or value.is_complex():
             raise TypeError(f"{name} must hold whole numbers, got {came}: pass a plain tensor")
         value = value.detach().cpu()
-        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+        value = (value.float() if value.is_floating_point() and value.dtype.itemsize < 4 else value).numpy()
     if value.dtype.kind not in "biuf":
         raise TypeError(f"{name} must hold whole numbers, got {came}: pass masks or a label map")
     if value.ndim not in (2, 3) or 0 in value.shape[-2:]:

@@ -15,7 +15,7 @@ from .segments import Segments, check_each
 from .vote import load_segments, vote_scores
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SegmentVoting:
     """Votes of segments as a boundary tool, see :func:`segment_voting`."""
 
