@@ -240,6 +240,45 @@ def test_steps_of_batches_and_lists_need_an_index():
     assert "seven ★ recovered" in legend(viz.show_steps(alone, images[0], names=NAMES))  # a batch of one
 
 
+def test_names_with_dollar_signs_are_drawn_as_they_are(scene, steps):
+    names = {0: "$5", 3: r"$\frac$", 7: "a$b$c"}
+    figure = viz.show_steps(
+        steps, scene.image, cams={7: scene.cams[6]}, names=names, title="$x$", note=r"$\frac$"
+    )
+    drawn = [*figure.texts, *figure.legends[0].get_texts(), *figure.axes[1].texts]
+    drawn += [axes.title for axes in figure.axes] + [
+        text for axes in viz.show_similarity(steps, names=names).axes for text in axes.get_xticklabels()
+    ]
+    shown = [cbook_text(text) for text in drawn]
+    for wanted in ("$5", r"$\frac$", "a$b$c ★ recovered", "★ a$b$c", "CAM: a$b$c", "$x$", "a$b$c"):
+        assert wanted in shown
+    FigureCanvasAgg(figure).draw()
+
+
+def cbook_text(text):
+    """What matplotlib draws, which must be no formula."""
+    shown, is_formula = text._preprocess_math(text.get_text())
+    assert not is_formula
+    return shown
+
+
+@pytest.mark.parametrize("size", [(2000, 20), (3000, 40)])
+def test_very_tall_photos_fit_a_canvas(size):
+    scene = make_scene(0, size=size, lost=(6,))
+    figure = viz.show_steps(refine(scene), scene.image, base=scene.mask, names=NAMES)
+    assert figure.bbox.width == 1600
+    assert figure.bbox.height < 8000
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        box = axes.get_window_extent()
+        assert box.height / box.width == pytest.approx(size[0] / size[1], rel=1e-3)
+
+
+def test_without_a_labelled_pixel_masks_have_no_score(scene, steps):
+    figure = viz.show_steps(steps, scene.image, base=scene.mask, target=torch.full_like(scene.mask, 255))
+    assert titles(figure)[:3] == ["Base mask", "Final mask", "Ground truth"]
+
+
 def test_show_steps_without_classes():
     mask = torch.full((8, 8), 255)
     features = torch.rand(3, 4, 4)
@@ -260,6 +299,8 @@ def test_show_steps_without_classes():
         ({"names": ["background"]}, ValueError, "names has 1 entries but label 7 is shown"),
         ({"cams": {1: torch.zeros(2, 3, 3)}}, ValueError, "cam must have shape"),
         ({"index": 1}, ValueError, "index must be below 1"),
+        ({"lost": {300}}, ValueError, r"lost must hold labels from 0 to 254, got set .300.: leave out"),
+        ({"recovered": [-1]}, ValueError, r"recovered must hold labels from 0 to 254, got list \[-1\]"),
         ({"tau": 1.5}, ValueError, r"tau must lie in \[-1(.0)?, 1(.0)?\], got 1.5"),
     ],
 )

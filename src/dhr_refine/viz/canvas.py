@@ -26,6 +26,11 @@ def new_figure(width: float, height: float, *, dpi: int = 100, **options: Any) -
     return ShownFigure(figsize=(width, height), dpi=dpi, **options)
 
 
+def plain(text: str) -> str:
+    """Text that matplotlib draws as it is: dollar signs start no formula."""
+    return text.replace("$", r"\$")
+
+
 def signed(value: float, form: str) -> str:
     """A number with a minus sign as long as the plus sign, not a hyphen."""
     return format(value, form).replace("-", "\N{MINUS SIGN}")

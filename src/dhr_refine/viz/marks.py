@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..extras import import_optional
-from .canvas import LETTER, import_matplotlib
+from .canvas import LETTER, import_matplotlib, plain
 
 _SIZE = 24.0  # points
 _PLACES = 25  # places of a name that are looked at, along either side
@@ -33,7 +33,7 @@ def mark_regions(axes: Any, regions: Sequence[tuple[np.ndarray, str, np.ndarray]
         y, x = _free_place(cost, box, inmost)
         cost[slice(*_span(y, box[0])), slice(*_span(x, box[1]))] += 50
         axes.annotate(
-            text,
+            plain(text),
             inmost[::-1],
             (x, y),
             ha="center",

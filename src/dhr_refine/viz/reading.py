@@ -88,4 +88,8 @@ def read_label_set(values: Collection[int], name: str) -> list[int]:
     numbers = read_numbers(list(values) if isinstance(values, Set) else values, name, "a list of labels")
     if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a list of labels, got {describe(values)}: pass whole numbers")
+    if numbers.size and (numbers.min() < 0 or numbers.max() >= UNKNOWN):
+        raise ValueError(
+            f"{name} must hold labels from 0 to 254, got {describe(values)}: leave out labels of no class"
+        )
     return numbers.tolist()

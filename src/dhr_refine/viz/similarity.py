@@ -12,7 +12,7 @@ from torch import Tensor
 from ..checks import check_range
 from ..label_names import Names, name_of
 from ..steps import RefineSteps
-from .canvas import LETTER, MARK, import_matplotlib, new_figure, signed
+from .canvas import LETTER, MARK, import_matplotlib, new_figure, plain, signed
 from .reading import read_steps
 
 if TYPE_CHECKING:
@@ -95,11 +95,11 @@ def show_similarity(
     axes = figure.add_axes((margin / width, foot / height, size / width, size / height))
     picture = _draw_matrix(axes, np.where(absent[:, None] | absent, np.nan, cosine), tau)
     _frame(axes, pairs)
-    _name_sides(axes, labels)
+    _name_sides(axes, [*map(plain, labels)])
     bar = figure.add_axes(((margin + size + 0.15) / width, foot / height, 0.16 / width, size / height))
     figure.colorbar(picture, cax=bar).outline.set_visible(False)
     _explain_bar(bar, tau)
-    figure.text(0.1 / width, 0.08 / height, "\n".join(alike), fontsize=10, va="bottom")
+    figure.text(0.1 / width, 0.08 / height, plain("\n".join(alike)), fontsize=10, va="bottom")
     return figure
 
 

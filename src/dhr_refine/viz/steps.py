@@ -201,6 +201,6 @@ class _Panels(NamedTuple):
         labels = self.maps[name]
         score = ""
         # The seed is no mask of the image: it leaves pixels open on purpose.
-        if self.truth is not None and name != "OT seed":
+        if self.truth is not None and name != "OT seed" and (self.truth != UNKNOWN).any():
             score = f", mIoU {100 * image_miou(labels, self.truth):.1f}"
         return name + score, overlay_labels(self.pixels, labels, self.table)

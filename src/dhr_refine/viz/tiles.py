@@ -11,7 +11,7 @@ import numpy as np
 
 from ..metrics import image_counts, image_scores
 from ..palettes import UNKNOWN
-from .canvas import LETTER, import_matplotlib, new_figure
+from .canvas import LETTER, import_matplotlib, new_figure, plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,6 +20,8 @@ Tile = tuple[str, np.ndarray]  # title and picture (H, W, 3)
 
 _WIDTH = 16.0  # inches of figures with photos: 1600 pixels
 _GAP = 0.12  # inches between tiles
+# Height / width of a tile: taller pictures are narrower, for no canvas holds 100,000 rows of pixels.
+_TALLEST = 3.0
 # Points. Figures are looked at in half of their width beside text, in a quarter on a phone.
 _HEADING, _TITLE, _LEGEND, _NOTE = 28, 26, 25, 23
 _LINE = 1.35 / 72  # inches from line to line, per point
@@ -35,8 +37,9 @@ def draw_tiles(
 ) -> tuple[Figure, list[Any]]:
     """Draw rows of titled pictures, each as wide as the figure, over a legend and notes; return the axes too.
 
-    ``ratio`` is height / width of a tile, ``headings`` holds the lines above rows, by number of the row.
+    ``ratio`` is height / width of a picture, ``headings`` holds the lines above rows, by number of the row.
     """
+    ratio = min(ratio, _TALLEST)
     handles = _legend_handles(entries, unknown)
     widest = 1.3 + LETTER * _LEGEND / 72 * max(len(handle.get_label()) for handle in handles)  # inches
     legend_columns = max(1, min(len(handles), int(_WIDTH / widest)))
@@ -54,14 +57,15 @@ def draw_tiles(
     for i, (row, tile, size) in enumerate(zip(rows, tiles, sizes)):
         if i in headings:
             place = (_GAP / _WIDTH, (top - _LINE * _HEADING / 2 - 0.05) / total)
-            figure.text(*place, headings[i], fontsize=_HEADING, fontweight="bold", va="center")
+            figure.text(*place, plain(headings[i]), fontsize=_HEADING, fontweight="bold", va="center")
         top -= above[i] + tile * ratio
         for j, (name, picture) in enumerate(row):
             left = _GAP + j * (tile + _GAP)
             place = (left / _WIDTH, top / total, tile / _WIDTH, tile * ratio / total)
             axes.append(figure.add_axes(place, xticks=[], yticks=[]))
             axes[-1].imshow(picture)
-            axes[-1].set_title(name, fontsize=size, pad=6)
+            axes[-1].apply_aspect()  # marks ask how large it is
+            axes[-1].set_title(plain(name), fontsize=size, pad=6)
     figure.legend(
         handles=handles,
         loc="upper left",
@@ -79,13 +83,13 @@ def draw_tiles(
     )
     for i, line in enumerate(lines):
         place = (_GAP / _WIDTH, (below - _LINE * _NOTE * (i + 0.5)) / total)
-        figure.text(*place, line, fontsize=_NOTE, color="0.2", va="center")
+        figure.text(*place, plain(line), fontsize=_NOTE, color="0.2", va="center")
     return figure, axes
 
 
 def _legend_handles(entries: list[tuple[np.ndarray, str]], unknown: str) -> list[Any]:
     patch = import_matplotlib("matplotlib.patches").Patch
-    handles = [patch(facecolor=colour / 255, edgecolor="0.3", label=name) for colour, name in entries]
+    handles = [patch(facecolor=colour / 255, edgecolor="0.3", label=plain(name)) for colour, name in entries]
     if unknown:
         handles.append(patch(facecolor="white", edgecolor="0.6", hatch="///", label=unknown))
     return handles
