@@ -171,6 +171,11 @@ def test_probabilities_that_are_none(data, tmp_path, content, message):
         ({"cams": "x", "preset": "sam"}, "preset must be one of 'seam'"),
         ({"cams": "x", "method": "crv"}, "method must be one of 'crf'"),
         ({"masks": "x", "gt_prob": 1.5}, r"gt_prob must lie in \[0.0, 1.0\]"),
+        ({"masks": "x", "gt_prob": 0}, "gt_prob must lie between 0 and 1, got 0: pass 0.7"),
+        ({"masks": "x", "gt_prob": 1.0}, "gt_prob must lie between 0 and 1, got 1.0"),
+        ({"masks": "x", "base_score": 0.3}, r"base_score \(--base-score\) says how cams .* leave it out"),
+        ({"probs": "x", "alpha": 2.0}, r"alpha \(--alpha\) says how cams"),
+        ({"probs": "x", "cam_background": "none"}, r"cam_background \(--cam-background\) says how cams"),
         ({"cams": "x", "gt_prob": 0.6}, r"gt_prob \(--gt-prob\) is the trust in masks"),
         (
             {"masks": "x", "method": "par", "preset": "irn"},

@@ -119,11 +119,17 @@ def crf_folder(
         )
     if gt_prob is not None and masks is None:
         raise UsageError("gt_prob (--gt-prob) is the trust in masks (--masks): leave it out")
+    for name, value in (("base_score", base_score), ("alpha", alpha), ("cam_background", cam_background)):
+        if value is not None and cams is None:
+            option = name.replace("_", "-")
+            raise UsageError(f"{name} (--{option}) says how cams (--cams) are read: leave it out")
     preset, gt_prob = preset or "dhr", 0.7 if gt_prob is None else gt_prob
     labels = class_set(classes, background=background)
     settings = Settings(own_path(out), labels, ignore_index, device, palette, run.ray is not None)
     settings.check()
     check_range(gt_prob, "gt_prob", 0.0, 1.0)
+    if gt_prob in (0, 1):  # no class would be possible, or no other
+        raise ValueError(f"gt_prob must lie between 0 and 1, got {gt_prob}: pass 0.7, or 0.99 to trust more")
     check_score(base_score, alpha)
     if probs is not None:
         settings.check_apart("probs", own_path(probs))
