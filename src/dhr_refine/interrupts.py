@@ -38,6 +38,8 @@ class _State:
 
 def end_at_once(line: str = "", code: int = STOPPED) -> None:
     """From here on, Ctrl-C writes a line and ends the process with a code."""
+    if threading.current_thread() is not threading.main_thread():  # another one cannot say what a signal does
+        return
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs in the background
         return
     if not _State.listening:

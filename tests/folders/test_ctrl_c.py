@@ -193,3 +193,20 @@ def test_an_interrupted_bar_gives_the_cursor_back(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         bar.__enter__()
     assert not bar._bar.live.is_started
+
+
+def test_a_command_on_another_thread_runs_and_leaves_ctrl_c_alone():
+    code = """
+    import signal, sys, threading
+    from dhr_refine.__main__ import main
+
+    sys.argv = ["dhr-refine", "tags", "none", "--out", "x.csv"]
+    before, codes = signal.getsignal(signal.SIGINT), []
+    thread = threading.Thread(target=lambda: codes.append(main()))
+    thread.start()
+    thread.join()
+    assert codes == [2], codes
+    assert signal.getsignal(signal.SIGINT) is before
+    """
+    left, errors = ran(code)
+    assert (left, errors.count("\n"), "dhr-refine: " in errors) == (0, 1, True)
