@@ -31,7 +31,7 @@ def find_degree(power: int, error: float) -> int:
     """The least degree whose sum differs from x^power by no more than ``error``."""
     rest = 0.0
     for place in range(power, 0, -1):
-        rest += chances(power)[place]
+        rest += 2 * chances(power)[place]  # once where it is left out, once more where the others get it
         if rest > error:
             return place
     return 0

@@ -27,6 +27,8 @@ from .polynomial import apply_power
 _NAMES = ("cams", "affinity")
 # How far a score may be from that of the plain products, over the largest of its map.
 _ERROR = 1e-9
+# Far above all uses; with many more a call would not return.
+_MOST_STEPS = 2**20
 
 
 @overload
@@ -65,7 +67,7 @@ def random_walk(
         Of the same images, of :func:`edge_affinity`, :func:`pairwise_affinity`, :func:`attention_affinity` or
         :func:`feature_affinity`. For a list of CAMs a list of affinities of one image each.
     steps : int, optional
-        Steps of the walk, 0 or more. Default: those of the affinity, 2**8 for edges, 2**6 for pairs, 2 for
+        Steps of the walk, 0 to 2**20. Default: those of the affinity, 2**8 for edges, 2**6 for pairs, 2 for
         attention, 16 for USS features. ``exp_times`` or ``logt`` of t in others' code are 2**t steps.
     within : float in [0, 1], optional
         Only what lies in the bounding boxes of connected cells above this share of a map's maximum enters the
@@ -106,6 +108,7 @@ def random_walk(
     """
     if steps is not None:
         check_count(steps, "steps", 0)
+        check_range(steps, "steps", 0, _MOST_STEPS)
     if within is not None:
         check_range(within, "within", 0.0, 1.0)
     if isinstance(cams, Tensor):
