@@ -156,6 +156,11 @@ def test_it_is_a_callable_on_whole_images():
     assert isinstance(segment_voting(masks), SegmentVoting)
 
 
+def test_scores_without_a_batch_are_refused():
+    with pytest.raises(ValueError, match=r"probs must have shape \(B, K, H, W\)"):
+        segment_voting([make_segments(0)], tool=None)(None, torch.rand(2, 24, 32))
+
+
 def test_images_are_needed_by_the_tool_before():
     (scene,), masks = scenes_of(1), make_segments(0)
     arguments = (scene.cams, scene.mask, scene.uss, scene.wss)

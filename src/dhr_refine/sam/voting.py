@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..checks import describe
+from ..checks import check_tensor, describe
 from ..edges import Boundary, Edges, Place, PlacedTool, check_boundary, needs_images
 from .segments import Segments, check_each
 from .vote import load_segments, vote_scores
@@ -60,6 +60,7 @@ class SegmentVoting:
 
     def __call__(self, images: Tensor | None, probs: Tensor) -> Tensor:
         """Refine whole images: the first of these have the first segments."""
+        check_tensor(probs, "probs", "(B, K, H, W)", ndim=4, floating=True)
         size = (probs.shape[2], probs.shape[3])
         places = [Place(row, size, (0, 0, size[1], size[0])) for row in range(len(probs))]
         return self.at(places)(images, probs)
