@@ -2,9 +2,10 @@
 
 While a command only starts, there is nothing to put in order: the process ends at once, whatever it is
 importing (:func:`end_at_once`). While it works, KeyboardInterrupt ends what is under way in order
-(:func:`raise_from_here`); one that foreign code swallows comes again. When all is said, and Python waits for
-threads, the process ends at once again. Processes that do not call ``end_at_once``, such as notebooks, keep
-what Ctrl-C does in them.
+(:func:`raise_from_here`); one that foreign code swallows comes again. Those of the next second are the same
+one, sent by a wrapper as well, say; a later one ends the process at once, and with it those that it started.
+When all is said, and Python waits for threads, the process ends at once again. Processes that do not call
+``end_at_once``, such as notebooks, keep what Ctrl-C does in them.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 STOPPED = 130
 """Exit code of a process that Ctrl-C ended, as shells have it."""
 _AGAIN = 0.1  # seconds until a swallowed interrupt comes again
+_ONE = 1.0  # seconds in which several interrupts are one
 
 
 class _State:
@@ -32,6 +35,8 @@ class _State:
 
     listening = False
     heard = False
+    since: float | None = None  # when one was raised
+    line, code = "", STOPPED
     held = 0
     waiting = False
 
@@ -47,14 +52,8 @@ def end_at_once(line: str = "", code: int = STOPPED) -> None:
         atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)
         _State.listening = True
 
-    def end(number: int, frame: FrameType | None) -> None:
-        with suppress(Exception):  # a handler may come in the middle of a print
-            sys.stdout.flush()
-        with suppress(OSError):
-            os.write(2, line.encode())
-        os._exit(code)
-
-    signal.signal(signal.SIGINT, end)
+    _State.line, _State.code = line, code
+    signal.signal(signal.SIGINT, _end)
 
 
 def raise_from_here() -> None:
@@ -84,16 +83,27 @@ def held() -> Iterator[None]:
     finally:
         _State.held -= 1
         if _State.waiting and not _State.held:
-            _State.waiting = False
+            _State.waiting, _State.since = False, time.monotonic()
             raise KeyboardInterrupt
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    with suppress(Exception):  # a handler may come in the middle of a print
+        sys.stdout.flush()
+    with suppress(OSError):
+        os.write(2, _State.line.encode())
+    os._exit(_State.code)
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:
     _State.heard = True
     if _State.held:
         _State.waiting = True
-    else:
+    elif _State.since is None:
+        _State.since = time.monotonic()
         raise KeyboardInterrupt
+    elif time.monotonic() - _State.since > _ONE:
+        _end(number, frame)
 
 
 def _not_raised(what: UnraisableHookArgs) -> None:
@@ -107,7 +117,8 @@ def _not_raised(what: UnraisableHookArgs) -> None:
 
 
 def _send() -> None:
-    """Ctrl-C to the main thread, which may be waiting for something."""
+    """Ctrl-C to the main thread, which may be waiting for something, as if it were the first."""
+    _State.since = None
     main = threading.main_thread().ident
     if hasattr(signal, "pthread_kill") and main is not None:
         signal.pthread_kill(main, signal.SIGINT)

@@ -32,7 +32,10 @@ WORK = START + "import ctypes, os, threading, time\nfrom dhr_refine.errors impor
 
 
 def interrupted(code, delay, *arguments):
-    """Code and errors of a process that hears Ctrl-C after some seconds, and its workers with it."""
+    """Code and errors of a process that hears Ctrl-C after some seconds, and its workers with it.
+
+    It hears it twice, as one that a wrapper has started.
+    """
     process = subprocess.Popen(
         [sys.executable, "-c", dedent(code), *map(str, arguments)],
         stdout=subprocess.PIPE,
@@ -44,6 +47,7 @@ def interrupted(code, delay, *arguments):
     assert process.stdout.readline() == "up\n"
     time.sleep(delay)
     os.killpg(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=300)
     return process.returncode, errors
 
@@ -113,6 +117,38 @@ def test_work_is_stopped_with_one_line(what):
     job = WORKS[what].replace("\n", "\n    ")
     code = f"def job():\n    interrupts.raise_from_here()\n    {job}\n    time.sleep(50)\n"
     assert ran(f"{WORK}{code}sys.exit(run_command('x', job, stopped='stopped'))") == (130, "x: stopped\n")
+
+
+def test_two_at_once_are_one():
+    """What closes is not broken off by the second: a pool would wait for processes for ever."""
+    code = """
+    def job():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+            print("closed", file=sys.stderr)
+
+    interrupts.raise_from_here()
+    sys.exit(run_command("dhr-refine", job, stopped="stopped"))
+    """
+    assert ran(WORK + dedent(code)) == (130, "closed\ndhr-refine: stopped\n")
+
+
+def test_a_later_one_ends_the_process_at_once():
+    code = """
+    def job():
+        try:
+            os.kill(os.getpid(), signal.SIGINT)
+        finally:
+            time.sleep(1.2)
+            os.kill(os.getpid(), signal.SIGINT)
+            time.sleep(50)
+
+    interrupts.raise_from_here()
+    run_command("dhr-refine", job, stopped="stopped")
+    """
+    assert ran(WORK + dedent(code)) == (130, "dhr-refine: stopped\n")
 
 
 def test_a_block_that_is_held_comes_to_its_end():
