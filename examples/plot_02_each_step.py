@@ -36,10 +36,10 @@ TAU = 0.8  # the paper's: shuttle and rocket are a group
 steps = refine_steps(cams, base, uss, wss, image, labels=tags, tau=TAU)
 
 
-def show(pictures, titles, columns=5):
+def show(pictures, titles, columns=6):
     """Rows of pictures."""
-    rows = len(pictures) // columns
-    figure = plt.figure(figsize=(2.5 * columns, 2.75 * rows), constrained_layout=True)
+    rows = -(-len(pictures) // columns)
+    figure = plt.figure(figsize=(12, 13 / columns * rows), constrained_layout=True)
     for place, (picture, title) in enumerate(zip(pictures, titles), start=1):
         axis = figure.add_subplot(rows, columns, place)
         axis.imshow(picture)
