@@ -44,6 +44,11 @@ def test_sources_on_a_path_say_where_to_install_from(monkeypatch):
     assert install_command() == "pip install . in a clone of dhr_refine"
 
 
+@pytest.mark.usefixtures("requirements")
+def test_an_extra_that_an_older_installation_lacks():
+    assert install_command("ray") == 'pip install ".[ray]" in a clone of dhr_refine'
+
+
 def test_no_extra_pins_pytorch():
     lines = [line for line in metadata.requires("dhr_refine") or [] if line.lower().startswith("torch>")]
     assert lines == ["torch>=2.2"]

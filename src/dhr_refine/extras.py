@@ -63,13 +63,15 @@ def install_command(extra: str = "") -> str:
     """
     try:
         lines = metadata.requires(NAME) or []
-    except metadata.PackageNotFoundError:  # the sources alone, on a path
+    except metadata.PackageNotFoundError:
+        lines = []
+    needed = [line.partition(";")[0].strip() for line in lines if _extra_of(line) == extra]
+    if not needed:  # the sources alone are on a path, or those of a newer version
         return (
             f'pip install ".[{extra}]" in a clone of {NAME}'
             if extra
             else f"pip install . in a clone of {NAME}"
         )
-    needed = [line.partition(";")[0].strip() for line in lines if _extra_of(line) == extra]
     missing = [one for one in needed if not _is_there(one)]
     return "pip install " + " ".join(f'"{one}"' for one in missing or needed)
 
