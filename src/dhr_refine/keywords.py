@@ -30,6 +30,16 @@ class RefineKeywords(TypedDict, total=False):
     memory: ClassMemory | ClassDiscriminant | None
 
 
+class RegionKeywords(TypedDict, total=False):
+    """Those of sam_vote, sam_prompts and refine_with_sam that all have."""
+
+    labels: Labels | None
+    boxes: GivenBoxes
+    box_format: BoxFormat | None
+    background: Background
+    ignore_index: int
+
+
 class MaskKeywords(TypedDict, total=False):
     """Those of base_mask and two_threshold_mask that both have."""
 

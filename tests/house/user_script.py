@@ -16,10 +16,21 @@ from typing_extensions import assert_type
 
 import dhr_refine
 import dhr_refine.pydensecrf.densecrf as dcrf
-from dhr_refine import ClassMemory, Recipe, RefineSteps, base_mask, dense_crf, refine_mask, refine_steps
+from dhr_refine import (
+    ClassMemory,
+    Recipe,
+    RefineSteps,
+    base_mask,
+    dense_crf,
+    random_walk,
+    refine_mask,
+    refine_steps,
+    sam,
+)
 from dhr_refine.files import Cams, read_cams, read_image, read_mask, write_mask
 from dhr_refine.folders import CheckReport, FolderReport, RunOptions, check_folder, refine_folder
 from dhr_refine.metrics import MaskScores, Scores, bootstrap, image_counts, scores_of, standard_error
+from dhr_refine.propagation import feature_affinity
 from dhr_refine.pydensecrf.utils import create_pairwise_bilateral, unary_from_softmax
 from dhr_refine.training import View, has_labels
 from dhr_refine.viz import overlay_mask, show_similarity, show_steps
@@ -171,6 +182,17 @@ def drop_in(image: NDArray[np.uint8], probs: NDArray[np.float32]) -> NDArray[np.
     field.addPairwiseEnergy(features, compat=10, kernel=dhr_refine.pydensecrf.densecrf.FULL_KERNEL)
     labels: NDArray[np.int64] = np.argmax(field.inference(5), axis=0)
     return labels
+
+
+def segments(steps: RefineSteps, masks: Tensor, cams: Tensor, images: Tensor) -> Tensor:
+    """Votes of segments, walks."""
+    files = [Path("segments/a.json"), Path("segments/b.json")]
+    assert_type(sam.sam_vote(steps, files), Tensor)
+    assert_type(sam.sam_vote([masks[0]], [masks[0]], rule="sepl", labels=[[0]]), list[Tensor])
+    assert_type(sam.as_segments(masks[0]).resize((8, 8)), sam.Segments)
+    walked = random_walk(cams, feature_affinity(images))
+    assert_type(walked, Tensor)
+    return refine_mask(walked, masks, cams, cams, images, labels=[[0]], boundary=sam.segment_voting(files))
 
 
 def look(image: NDArray[np.uint8], mask: Tensor) -> Figure:

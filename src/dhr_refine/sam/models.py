@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ..checks import (
     check_count,
@@ -19,6 +20,7 @@ from ..compiled import eager
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, Background, BoxFormat, read_images
 from ..inputs import ArgumentNames as Names
 from ..inputs.names import check_entries
+from ..keywords import RegionKeywords
 from ..steps import RefineSteps
 from .masks import Form, Masked, gather, is_single, read_masks
 from .prompts import find_regions, make_prompts
@@ -34,6 +36,38 @@ class Seen(NamedTuple):
     size: tuple[int, int]  # of the image
 
 
+@overload
+def refine_with_sam(
+    model: object,
+    processor: object,
+    images: Tensor,
+    masks: RefineSteps | Tensor,
+    *,
+    mean: Sequence[float] | None = IMAGENET_MEAN,
+    std: Sequence[float] | None = IMAGENET_STD,
+    rounds: int = 5,
+    min_pixels: int = 1,
+    prompts_at_once: int = 16,
+    gamma: float = 4.0,
+    strength: float = 30.0,
+    **options: Unpack[RegionKeywords],
+) -> Tensor: ...
+@overload
+def refine_with_sam(
+    model: object,
+    processor: object,
+    images: Tensor | Sequence[Tensor],
+    masks: RefineSteps[list[Tensor]] | Sequence[Tensor],
+    *,
+    mean: Sequence[float] | None = IMAGENET_MEAN,
+    std: Sequence[float] | None = IMAGENET_STD,
+    rounds: int = 5,
+    min_pixels: int = 1,
+    prompts_at_once: int = 16,
+    gamma: float = 4.0,
+    strength: float = 30.0,
+    **options: Unpack[RegionKeywords],
+) -> list[Tensor]: ...
 @eager
 @torch.no_grad()
 def refine_with_sam(

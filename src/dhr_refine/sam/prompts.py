@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ..checks import check_count, check_filled, check_finite, check_positive, check_range, check_tensor
 from ..extras import import_optional
 from ..inputs import Background, BoxFormat
+from ..keywords import RegionKeywords
+from ..steps import RefineSteps
 from .masks import Form, Masked, is_single, read_masks
 
 # SciPy is imported where it is used: all else here does without it.
@@ -39,6 +43,28 @@ class SamPrompts(NamedTuple):
         return f"SamPrompts: {len(self.labels)} regions with the labels {self.labels.tolist()[:20]}"
 
 
+@overload
+def sam_prompts(
+    masks: RefineSteps | Tensor,
+    *,
+    min_pixels: int = 1,
+    gamma: float = 4.0,
+    strength: float = 30.0,
+    mask_size: int = 256,
+    stretch: bool = False,
+    **options: Unpack[RegionKeywords],
+) -> SamPrompts | list[SamPrompts]: ...
+@overload
+def sam_prompts(
+    masks: RefineSteps[list[Tensor]] | Sequence[Tensor],
+    *,
+    min_pixels: int = 1,
+    gamma: float = 4.0,
+    strength: float = 30.0,
+    mask_size: int = 256,
+    stretch: bool = False,
+    **options: Unpack[RegionKeywords],
+) -> list[SamPrompts]: ...
 def sam_prompts(
     masks: Any,
     *,

@@ -143,6 +143,12 @@ class Segments:
         return Segments(pixels[chosen], lengths, size)
 
 
+SegmentsLike = (
+    Segments | Tensor | np.ndarray | Mapping[str, Any] | Sequence[Tensor | np.ndarray | Mapping[str, Any]]
+)
+"""Segments of one image as people hold them, see :func:`as_segments`."""
+
+
 def sum_runs(values: Tensor, lengths: Tensor) -> Tensor:
     """Sums (M,) of values (N,) that lie one run after the other, in one order on every device."""
     if not len(lengths):
@@ -150,7 +156,7 @@ def sum_runs(values: Tensor, lengths: Tensor) -> Tensor:
     return torch.segment_reduce(values, "sum", lengths=lengths)
 
 
-def as_segments(value: Any, name: str = "segments") -> Segments:
+def as_segments(value: SegmentsLike, name: str = "segments") -> Segments:
     """Take the segments of one image in the forms that people hold.
 
     Parameters

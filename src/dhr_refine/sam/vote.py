@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from ..checks import check_choice
 from ..compiled import eager
 from ..inputs import Background, BoxFormat
 from ..keep import give_back, keep_pixels
+from ..keywords import RegionKeywords
 from ..recipe import Recipe
+from ..steps import RefineSteps
 from .masks import Form, Masked, gather, is_single, read_masks
 from .reading import read_segments
-from .segments import Segments, as_segments, check_each, sum_runs
+from .segments import Segments, SegmentsLike, as_segments, check_each, sum_runs
 
 Rule = Literal["scores", "sepl"]
 # How much more a decided segment counts than one in doubt, and what a pixel's own scores count beside them.
@@ -27,6 +30,26 @@ _POWER, _OWN = 2, 0.1
 _OF_SEGMENT, _OF_CLASS = 0.5, 0.85
 
 
+@overload
+def sam_vote(
+    masks: RefineSteps | Tensor,
+    segments: SegmentsLike | str | Path | Sequence[SegmentsLike | str | Path],
+    *,
+    probs: Tensor | None = None,
+    classes: Sequence[int] | Tensor | None = None,
+    rule: Rule = "scores",
+    **options: Unpack[RegionKeywords],
+) -> Tensor: ...
+@overload
+def sam_vote(
+    masks: RefineSteps[list[Tensor]] | Sequence[Tensor],
+    segments: Sequence[SegmentsLike | str | Path],
+    *,
+    probs: Sequence[Tensor] | None = None,
+    classes: Sequence[int] | Tensor | None = None,
+    rule: Rule = "scores",
+    **options: Unpack[RegionKeywords],
+) -> list[Tensor]: ...
 @eager
 @torch.no_grad()
 def sam_vote(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from ..checks import check_tensor, describe
 from ..edges import Boundary, Edges, Place, PlacedTool, check_boundary, needs_images
-from .segments import Segments, check_each
+from .segments import Segments, SegmentsLike, check_each
 from .vote import load_segments, vote_scores
 
 
@@ -66,7 +67,9 @@ class SegmentVoting:
         return self.at(places)(images, probs)
 
 
-def segment_voting(segments: Sequence[Any] | Tensor, *, tool: Boundary = "crf") -> SegmentVoting:
+def segment_voting(
+    segments: Sequence[SegmentsLike | str | Path] | Tensor, *, tool: Boundary = "crf"
+) -> SegmentVoting:
     """Make a boundary tool for :func:`refine_mask` that lets segments vote, after another boundary tool.
 
     Parameters

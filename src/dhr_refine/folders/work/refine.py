@@ -121,7 +121,9 @@ class Refiner:
         ]
         boundary = task.boundary
         if task.sources.segments is not None:
-            boundary = segment_voting([item.segments for item in items], tool=boundary)
+            boundary = segment_voting(
+                [item.segments for item in items if item.segments is not None], tool=boundary
+            )
         options: dict[str, Any] = {
             "labels": torch.stack([self._multi_hot(item.tags) for item in items]),
             "background": task.sources.classes.background,
