@@ -40,6 +40,23 @@ class RegionKeywords(TypedDict, total=False):
     ignore_index: int
 
 
+class PromptKeywords(RegionKeywords, total=False):
+    """Those of sam_prompts and refine_with_sam."""
+
+    min_pixels: int
+    gamma: float
+    strength: float
+
+
+class SamKeywords(PromptKeywords, total=False):
+    """Those of refine_with_sam."""
+
+    mean: Sequence[float] | None
+    std: Sequence[float] | None
+    rounds: int
+    prompts_at_once: int
+
+
 class MaskKeywords(TypedDict, total=False):
     """Those of base_mask and two_threshold_mask that both have."""
 

@@ -30,6 +30,7 @@ from recipe_scenes import (
     put_last,
     scaled_cams,
     to_tokens,
+    toco,
     toco_crops,
     toco_inputs,
 )
@@ -39,23 +40,9 @@ from torch import Tensor, nn
 def without_padding() -> Case:
     """MoRe: RandomResizedCrop fills the crop, and img_box is None."""
     scenes = [draw_scene((448, 448), seed=0), draw_scene((448, 448), tags=(2, 19), seed=1)]
-    names = toco_inputs(scenes) | {
-        "img_box": None,
-        "cams": scaled_cams(scenes),
-        "args": SimpleNamespace(high_thre=0.7, low_thre=0.25),
-    }
-    names["fmap"] = Stage(768)(names["inputs"]).requires_grad_()
-    return Case(names, ("refined_pseudo_label",), scenes)
-
-
-def seco() -> Case:
-    scenes = toco_crops(448)
-    names = toco_inputs(scenes) | {
-        "cams": scaled_cams(scenes),
-        "args": SimpleNamespace(high_thre=0.7, low_thre=0.25),
-    }
-    names["fmap"] = Stage(768)(names["inputs"]).requires_grad_()
-    return Case(names, ("refined_pseudo_label",), scenes)
+    case = toco(scenes)
+    case.names["img_box"] = None
+    return case
 
 
 def cosa(dtype: torch.dtype = torch.float32) -> Case:
@@ -266,7 +253,7 @@ def histology() -> Case:
 
 
 NEWER: dict[str, Callable[..., Case]] = {
-    "SeCo": seco,
+    "SeCo": toco,
     "MoRe": without_padding,
     "CoSA": cosa,
     "ExCEL": excel,

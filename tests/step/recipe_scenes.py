@@ -9,6 +9,7 @@ features got wrong.
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -277,3 +278,14 @@ def toco_inputs(scenes: list[Scene]) -> dict[str, Any]:
 
 def scaled_cams(scenes: list[Scene]) -> Tensor:
     return torch.stack([min_max(enlarge(activate(s), s.truth.shape)) for s in scenes])
+
+
+def toco(scenes: list[Scene] | None = None) -> Case:
+    """ToCo's step, which SeCo and MoRe have as well."""
+    scenes = toco_crops(448) if scenes is None else scenes
+    names = toco_inputs(scenes) | {
+        "cams": scaled_cams(scenes),
+        "args": SimpleNamespace(high_thre=0.7, low_thre=0.25),
+    }
+    names["fmap"] = Stage(768)(names["inputs"]).requires_grad_()
+    return Case(names, ("refined_pseudo_label",), scenes)

@@ -41,6 +41,7 @@ from recipe_scenes import (
     normalise,
     put_first,
     scaled_cams,
+    toco,
     toco_crops,
     toco_inputs,
     yyxx,
@@ -64,16 +65,6 @@ def read_blocks() -> dict[str, str]:
 
 BLOCKS = read_blocks()
 SHARED = BLOCKS.pop("USS features, once for all")
-
-
-def toco() -> Case:
-    scenes = toco_crops(448)
-    names = toco_inputs(scenes) | {
-        "cams": scaled_cams(scenes),
-        "args": SimpleNamespace(high_thre=0.7, low_thre=0.25),
-    }
-    names["fmap"] = Stage(768)(names["inputs"]).requires_grad_()
-    return Case(names, ("refined_pseudo_label",), scenes)
 
 
 def afa() -> Case:

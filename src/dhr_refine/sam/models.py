@@ -20,7 +20,7 @@ from ..compiled import eager
 from ..inputs import IMAGENET_MEAN, IMAGENET_STD, Background, BoxFormat, read_images
 from ..inputs import ArgumentNames as Names
 from ..inputs.names import check_entries
-from ..keywords import RegionKeywords
+from ..keywords import SamKeywords
 from ..steps import RefineSteps
 from .masks import Form, Masked, gather, is_single, read_masks
 from .prompts import find_regions, make_prompts
@@ -42,15 +42,7 @@ def refine_with_sam(
     processor: object,
     images: Tensor,
     masks: RefineSteps | Tensor,
-    *,
-    mean: Sequence[float] | None = IMAGENET_MEAN,
-    std: Sequence[float] | None = IMAGENET_STD,
-    rounds: int = 5,
-    min_pixels: int = 1,
-    prompts_at_once: int = 16,
-    gamma: float = 4.0,
-    strength: float = 30.0,
-    **options: Unpack[RegionKeywords],
+    **options: Unpack[SamKeywords],
 ) -> Tensor: ...
 @overload
 def refine_with_sam(
@@ -58,15 +50,7 @@ def refine_with_sam(
     processor: object,
     images: Tensor | Sequence[Tensor],
     masks: RefineSteps[list[Tensor]] | Sequence[Tensor],
-    *,
-    mean: Sequence[float] | None = IMAGENET_MEAN,
-    std: Sequence[float] | None = IMAGENET_STD,
-    rounds: int = 5,
-    min_pixels: int = 1,
-    prompts_at_once: int = 16,
-    gamma: float = 4.0,
-    strength: float = 30.0,
-    **options: Unpack[RegionKeywords],
+    **options: Unpack[SamKeywords],
 ) -> list[Tensor]: ...
 @eager
 @torch.no_grad()

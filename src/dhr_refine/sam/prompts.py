@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 from ..checks import check_count, check_filled, check_finite, check_positive, check_range, check_tensor
 from ..extras import import_optional
 from ..inputs import Background, BoxFormat
-from ..keywords import RegionKeywords
+from ..keywords import PromptKeywords
 from ..steps import RefineSteps
 from .masks import Form, Masked, is_single, read_masks
 
@@ -47,23 +47,17 @@ class SamPrompts(NamedTuple):
 def sam_prompts(
     masks: RefineSteps | Tensor,
     *,
-    min_pixels: int = 1,
-    gamma: float = 4.0,
-    strength: float = 30.0,
     mask_size: int = 256,
     stretch: bool = False,
-    **options: Unpack[RegionKeywords],
+    **options: Unpack[PromptKeywords],
 ) -> SamPrompts | list[SamPrompts]: ...
 @overload
 def sam_prompts(
     masks: RefineSteps[list[Tensor]] | Sequence[Tensor],
     *,
-    min_pixels: int = 1,
-    gamma: float = 4.0,
-    strength: float = 30.0,
     mask_size: int = 256,
     stretch: bool = False,
-    **options: Unpack[RegionKeywords],
+    **options: Unpack[PromptKeywords],
 ) -> list[SamPrompts]: ...
 def sam_prompts(
     masks: Any,
